@@ -1,0 +1,201 @@
+"""Factor analysis and probabilistic PCA: the linear model at which training starts.
+
+x = A'c + mean + W z + e, with z ~ N(0, I) and e ~ N(0, diag(noise_variance)).
+
+W is rotated so that the posterior covariance of z is diagonal: then the exact
+posterior N(gain (x - A'c - mean), scale^2) lies in the family of q, and the ELBO of the
+model at its start is log p(x) itself.
+
+Axes: ``N`` rows, ``D`` columns, ``C`` condition columns, ``Z`` components.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# With more columns than this nothing of size D x D is made: random projections of at
+# most _MAX_ROWS rows instead, and a few iterations. A start must never take longer than
+# the training it starts.
+_MAX_COVARIANCE = 256
+_MAX_ROWS = 10_000
+_MAX_ITER_COVARIANCE = 300
+_MAX_ITER_ROWS = 10
+_TOLERANCE = 1e-5  # nats a row and iteration
+_OVERSAMPLING = 10  # more vectors than asked for, as Halko et al. advise
+
+
+class LinearModel(NamedTuple):
+    """Its tensors are float64; ``Z`` is at most min(N, D)."""
+
+    coefficients: Tensor  # (C, D)   A
+    mean: Tensor  # (D,)
+    loadings: Tensor  # (D, Z)   W
+    noise_variance: Tensor  # (D,)
+    gain: Tensor  # (Z, D)
+    scale: Tensor  # (Z,)     standard deviations of q(z|x, c)
+
+
+def linear_model(
+    x: Tensor,
+    c: Tensor,
+    n_components: int,
+    noise: str | float,
+    *,
+    floor: float,
+    generator: torch.Generator,
+) -> LinearModel:
+    """The linear model of x (N, D) given c (N, C), by maximum likelihood.
+
+    ``noise`` "shared" or a number is probabilistic PCA (Tipping & Bishop, 1999), the
+    number its variance; any other is factor analysis. No variance is below ``floor``.
+    """
+    spectrum: _Covariance | _Rows
+    if x.shape[1] <= _MAX_COVARIANCE:
+        coefficients, mean, covariance = _regression(x, c)
+        spectrum = _Covariance(covariance)
+    else:
+        rows = torch.randperm(len(x), generator=generator, device=generator.device)
+        rows = rows[:_MAX_ROWS].to(x.device)
+        x, c = x[rows], c[rows]
+        coefficients, mean, _ = _regression(x, c)
+        spectrum = _Rows((x - c @ coefficients.to(c) - mean.to(x)), generator)
+    n_components = min(n_components, *x.shape)
+    if noise == "shared" or not isinstance(noise, str):
+        loadings, variance = _ppca(spectrum, n_components, noise, floor)
+    else:
+        loadings, variance = _factor_analysis(spectrum, n_components, floor)
+    return _with_posterior(coefficients, mean, loadings, variance)
+
+
+def _regression(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Least squares of x on c with an intercept: (C, D), (D,), and the covariance left.
+
+    The covariance (D, D) is empty beyond ``_MAX_COVARIANCE`` columns. The tiny ridge
+    serves conditions whose columns are dependent, as one-hot columns are.
+    """
+    n_conditions = c.shape[1]
+    n_left = n_conditions + (x.shape[1] if x.shape[1] <= _MAX_COVARIANCE else 0)
+    mean = torch.cat((c.mean(0, dtype=torch.float64), x.mean(0, dtype=torch.float64)))
+    products = mean.new_zeros(n_left, len(mean))
+    for x_some, c_some in zip(x.split(8192), c.split(8192), strict=True):
+        centred = torch.cat((c_some, x_some), 1) - mean
+        products += centred[:, :n_left].T @ centred
+    products /= len(x)
+    cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
+    ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
+    coefficients = torch.linalg.solve(cc + ridge, cx)
+    covariance = products[n_conditions:, n_conditions:]
+    explained = cx[:, : covariance.shape[0]].T @ coefficients[:, : covariance.shape[0]]
+    return (
+        coefficients,
+        mean[n_conditions:] - mean[:n_conditions] @ coefficients,
+        covariance - (explained + explained.T) / 2,
+    )
+
+
+class _Covariance:
+    """Principal components from the covariance matrix (D, D)."""
+
+    max_iter = _MAX_ITER_COVARIANCE
+
+    def __init__(self, covariance: Tensor) -> None:
+        self.covariance = covariance
+        self.total = covariance.diagonal().clone()
+
+    def principal(self, unit: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+        """Largest eigenvalues (Z,), and eigenvectors (D, Z), of x / unit."""
+        values, vectors = torch.linalg.eigh(self.covariance / (unit[:, None] * unit))
+        return values.flip(0)[:n_components], vectors.flip(1)[:, :n_components]
+
+
+class _Rows:
+    """The same from the centred rows (N, D), by power iterations on a random basis.
+
+    Halko, Martinsson & Tropp, Finding structure with randomness, 2011. The basis is
+    kept from call to call: the units of factor analysis change little.
+    """
+
+    max_iter = _MAX_ITER_ROWS
+
+    def __init__(self, x: Tensor, generator: torch.Generator) -> None:
+        self.x, self.generator = x, generator
+        self.total = x.square().mean(0, dtype=torch.float64)
+        self.basis: Tensor | None = None
+
+    def principal(self, unit: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+        x = self.x / unit.to(self.x)
+        n_rows, n_columns = x.shape
+        n_iter = 2
+        if self.basis is None:
+            width = min(n_components + _OVERSAMPLING, n_rows, n_columns)
+            noise = torch.randn(
+                n_columns,
+                width,
+                generator=self.generator,
+                dtype=x.dtype,
+                device=self.generator.device,
+            )
+            self.basis, n_iter = noise.to(x.device), 5
+        for _ in range(n_iter):
+            self.basis = torch.linalg.qr(x.T @ (x @ self.basis))[0]
+        _, singular, rotation = torch.linalg.svd(x @ self.basis, full_matrices=False)
+        values = singular[:n_components].double().square() / n_rows
+        return values, (self.basis @ rotation.T)[:, :n_components].double()
+
+
+def _ppca(
+    spectrum: _Covariance | _Rows, n_components: int, noise: str | float, floor: float
+) -> tuple[Tensor, Tensor]:
+    """Loadings (D, Z) and variances (D,), all equal."""
+    total = spectrum.total
+    values, vectors = spectrum.principal(torch.ones_like(total), n_components)
+    n_left = max(1, len(total) - n_components)
+    left = (total.sum() - values.sum()) / n_left
+    given = left.clamp(min=floor) if isinstance(noise, str) else total.new_tensor(noise)
+    return vectors * (values - given).clamp(min=0).sqrt(), given.expand_as(total).clone()
+
+
+def _factor_analysis(
+    spectrum: _Covariance | _Rows, n_components: int, floor: float
+) -> tuple[Tensor, Tensor]:
+    """Loadings (D, Z) and variances (D,).
+
+    Given the variances, the best loadings are principal components of x in units of
+    the noise (Joereskog, 1967); given the loadings, the variances are what is left of
+    the columns' own. The two in turn climb the likelihood.
+    """
+    total = spectrum.total
+    variance = (total / 2).clamp(min=floor)
+    loadings = total.new_zeros(len(total), n_components)
+    previous = torch.inf
+    for _ in range(spectrum.max_iter):
+        unit = variance.sqrt()
+        values, vectors = spectrum.principal(unit, n_components)
+        values = values.clamp(min=1)
+        loadings = unit[:, None] * vectors * (values - 1).sqrt()
+        # Minus twice the log-likelihood a row, at these two, up to a constant.
+        explained = (values.log() - values + 1).sum()
+        loss = (variance.log().sum() + (total / variance).sum() + explained).item()
+        if previous - loss < 2 * _TOLERANCE:
+            break
+        previous = loss
+        variance = (total - loadings.square().sum(1)).clamp(min=floor)
+    return loadings, variance
+
+
+def _with_posterior(
+    coefficients: Tensor, mean: Tensor, loadings: Tensor, variance: Tensor
+) -> LinearModel:
+    """Rotate the loadings until the posterior covariance is diagonal, most informed first."""
+    information, rotation = torch.linalg.eigh(loadings.T @ (loadings / variance[:, None]))
+    information, rotation = information.flip(0).clamp(min=0), rotation.flip(1)
+    loadings = loadings @ rotation
+    # The sign of a component is free: its largest loading is positive.
+    if loadings.numel():
+        largest = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
+        loadings = torch.where(largest < 0, -loadings, loadings)
+    gain = (loadings / variance[:, None]).T / (1 + information)[:, None]
+    return LinearModel(coefficients, mean, loadings, variance, gain, (1 + information).rsqrt())

@@ -1,0 +1,123 @@
+"""Networks with the model axis: K independent networks of one shape, run as one.
+
+Axes: ``(K, M, I)`` = models, rows (of all draws), inputs. Every parameter has K first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Activation(NamedTuple):
+    """A function with act(0) = 0, so that padded units stay silent, and its gain.
+
+    The gain keeps the variance of N(0, 1) inputs through a layer: 1 / E[act(u)^2]^(1/2).
+    """
+
+    function: Callable[[Tensor], Tensor]
+    gain: float
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": Activation(functional.silu, 1.68),
+    "relu": Activation(functional.relu, 1.41),
+    "tanh": Activation(torch.tanh, 1.59),
+    "gelu": Activation(functional.gelu, 1.53),
+    "elu": Activation(functional.elu, 1.25),
+}
+
+
+class Linear(nn.Module):
+    """y = x W + b for each of K models; the outputs may have a shape of several axes."""
+
+    weight: nn.Parameter  # (K, I, *O)
+    bias: nn.Parameter | None  # (K, *O)
+
+    def __init__(
+        self,
+        n_models: int,
+        n_inputs: int,
+        shape: tuple[int, ...],
+        *,
+        bias: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        like = {"dtype": torch.float32, "device": device}
+        self.weight = nn.Parameter(torch.zeros(n_models, n_inputs, *shape, **like))
+        self.bias = nn.Parameter(torch.zeros(n_models, *shape, **like)) if bias else None
+
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """(K, M, I) -> (K, M, prod(O)); added to ``beside`` in place of a bias."""
+        if beside is None:
+            assert self.bias is not None
+            beside = self.bias.flatten(1)[:, None]
+        return torch.baddbmm(beside, x, self.weight.flatten(2))
+
+    def randomise(self, generator: torch.Generator, gain: float) -> None:
+        """Weights N(0, gain^2 / fan-in), bias 0."""
+        scale = gain / math.sqrt(max(1, self.weight.shape[1]))
+        with torch.no_grad():
+            self.weight.normal_(0, scale, generator=generator)
+            if self.bias is not None:
+                self.bias.zero_()
+
+
+class Perceptron(nn.Module):
+    """A linear map and, beside it, a network of hidden layers; their outputs are added.
+
+    With the weights of ``head`` at zero it is the linear map, whatever the hidden
+    layers hold. Without hidden layers there is nothing else.
+    """
+
+    def __init__(
+        self,
+        n_models: int,
+        n_inputs: int,
+        hidden_layer_sizes: Sequence[int],
+        output_shape: tuple[int, int],
+        activation: str,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        sizes = (n_inputs, *hidden_layer_sizes)
+        self.output_shape = output_shape
+        self.activation = ACTIVATIONS[activation]
+        self.linear = Linear(n_models, n_inputs, output_shape, device=device)
+        self.hidden = nn.ModuleList(
+            Linear(n_models, n_in, (n_out,), device=device)
+            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+        )
+        self.head = (
+            Linear(n_models, sizes[-1], output_shape, bias=False, device=device)
+            if hidden_layer_sizes
+            else None
+        )
+
+    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+        """(K, M, I) -> (K, M, P, O). A mask for each hidden layer, ``(K, M, H)``: dropout."""
+        outputs = self.linear(x)
+        if self.head is not None:
+            for i, layer in enumerate(self.hidden):
+                x = self.activation.function(layer(x))
+                if masks:
+                    x = x * masks[i]
+            outputs = self.head(x, outputs)
+        return outputs.unflatten(-1, self.output_shape)
+
+    def randomise(self, generator: torch.Generator, gain: float) -> None:
+        """A random network beside a linear map of zeros; ``gain`` is that of the outputs.
+
+        Without hidden layers the linear map itself is random.
+        """
+        n_before = 1.0  # the inputs are standardised; later layers see activations
+        for layer in self.hidden:
+            layer.randomise(generator, n_before)
+            n_before = self.activation.gain
+        (self.linear if self.head is None else self.head).randomise(generator, gain * n_before)

@@ -1,0 +1,306 @@
+"""Training: many runs climb their bounds together, each as if it were alone.
+
+Axes: ``(S, K, B, D)`` = draws, models, rows, columns; ``Z`` components, ``C`` condition
+columns, ``N`` rows of X, ``V`` rows for validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skvae._adam import Adam, AdamState, at_rest
+from skvae._bounds import elbo, importance_weighted
+from skvae._cuda_graph import capture
+from skvae._run import Batch, Run, Stream, join_padded
+from skvae._vae import VAE, from_state, pick, reorder_components, stack_states, widest
+
+# Numbers in the widest tensor of a validation pass.
+_MAX_CHUNK_NUMBERS = 2**22
+
+# The learning rate of the adaptive schedule: the factor, and the part of the patience
+# after which it applies.
+_ADAPTIVE_FACTOR = 0.3
+_ADAPTIVE_PATIENCE = 0.5
+
+# Models that have finished go on computing for nothing until only this part is left.
+_REPACK_BELOW = 0.75
+
+
+class Trained(NamedTuple):
+    """What came of a run; bounds are in nats a row, in the units of the model's columns."""
+
+    model: VAE  # lone, with the weights that were kept
+    optimizer: AdamState  # as it was at those weights
+    training_bounds: list[float]  # one for each round
+    validation_bounds: list[float]  # likewise; empty without validation rows
+    bound: float  # of the weights kept, by validation if there is one
+    is_finite: bool  # False: a NaN or an infinity cut the training short
+    is_improving: bool  # at the last round
+
+    def reorder(self, order: Tensor) -> Trained:
+        """The same with the components in this order, Adam's moments included."""
+        a = self.model.architecture
+        moments = {
+            name: reorder_components(self.optimizer[name], a, order) for name in ("first", "second")
+        }
+        return self._replace(
+            model=from_state(a, reorder_components(self.model.state_dict(), a, order)),
+            optimizer={**self.optimizer, **moments},
+        )
+
+
+class Training:
+    """Runs being trained. ``rounds`` does the work, ``results`` may be asked at any time."""
+
+    def __init__(self, runs: Sequence[Run], x: Tensor, c: Tensor) -> None:
+        """``x`` (N, D) and ``c`` (N, C) are on the device of the runs' models."""
+        self.watches = [Watch(run) for run in runs]
+        self._x, self._c = x, c
+        self._group: _Group | None = None
+
+    def rounds(self) -> Iterator[Sequence[Watch]]:
+        """Train; after every round of a group, hand over what is known of all runs."""
+        groups: dict[Hashable, list[Watch]] = {}
+        for watch in self.watches:
+            groups.setdefault(watch.run.group, []).append(watch)
+        for waiting in groups.values():
+            while waiting:
+                self._group = group = _Group(waiting, self._x, self._c)
+                n_running = len(waiting)
+                while n_running and n_running > _REPACK_BELOW * len(waiting):
+                    group.round()
+                    n_running = sum(not watch.is_finished for watch in waiting)
+                    yield self.watches
+                group.unload()
+                waiting = [watch for watch in waiting if not watch.is_finished]
+
+    def results(self) -> list[Trained]:
+        """What each run has come to so far."""
+        if self._group is not None:
+            self._group.unload()
+        return [watch.trained() for watch in self.watches]
+
+
+def train(runs: Sequence[Run], x: Tensor, c: Tensor) -> list[Trained]:
+    """All runs to their end; ``x`` is (N, D), ``c`` (N, C)."""
+    training = Training(runs, x, c)
+    for _ in training.rounds():
+        pass
+    return training.results()
+
+
+class Watch:
+    """What the host knows of one run: its history, its pace, and when it ends."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.stream = Stream(run)
+        self.validation_noise = self.stream.validation_noise()
+        self.training_bounds: list[float] = []
+        self.validation_bounds: list[float] = []
+        self.bound = -math.inf
+        self.is_finite = True
+        self.is_finished = False
+        self.learning_rate = run.learning_rate
+        self.block = self.stream.block()
+        self.n_taken = 0  # steps of the block
+        weights = run.model.state_dict()
+        self.state: AdamState = {"weights": weights, **(run.optimizer or at_rest(weights))}
+        self.best = self.state
+        self._factor = 1.0
+        self._reference = -math.inf  # what an improvement is measured from
+        self._n_idle = 0  # rounds since the last one
+        self._has_started = False
+        self.has_validation = len(run.validation_rows) > 0
+
+    def start(self, bound: float) -> None:
+        """The validation bound before the first step: the start itself may be the best."""
+        if not self._has_started and math.isfinite(bound):
+            self.bound = self._reference = bound
+        self._has_started = True
+
+    def update(self, training_bound: float, validation_bound: float | None) -> bool:
+        """Take note of a round; True when its weights are the ones to keep."""
+        if self.is_finished:
+            return False
+        bound = training_bound if validation_bound is None else validation_bound
+        if not (math.isfinite(bound) and math.isfinite(training_bound)):
+            self.is_finite, self.is_finished = False, True
+            return False
+        self.training_bounds.append(training_bound)
+        if validation_bound is not None:
+            self.validation_bounds.append(validation_bound)
+        keep = validation_bound is None or bound > self.bound
+        if keep:
+            self.bound = bound
+        if bound > self._reference + self.run.tol:
+            self._reference, self._n_idle = bound, 0
+        else:
+            self._n_idle += 1
+        is_stuck = validation_bound is not None and self._n_idle >= self.run.n_iter_no_change
+        self.is_finished = is_stuck or len(self.training_bounds) >= self.run.max_iter
+        self.learning_rate = self._scheduled()
+        return keep
+
+    def _scheduled(self) -> float:
+        if self.run.schedule == "adaptive":
+            patience = math.ceil(_ADAPTIVE_PATIENCE * self.run.n_iter_no_change)
+            if self._n_idle and self._n_idle % patience == 0:
+                self._factor *= _ADAPTIVE_FACTOR
+        elif self.run.schedule == "cosine":
+            done = len(self.training_bounds) / self.run.max_iter
+            self._factor = 0.5 * (1 + math.cos(math.pi * done))
+        return self.run.learning_rate * self._factor
+
+    @property
+    def is_improving(self) -> bool:
+        """Whether the last rounds still gained more than their noise explains."""
+        n = self.run.n_iter_no_change
+        if self.validation_bounds:
+            return self._n_idle < n
+        if len(self.training_bounds) < 2 * n:
+            return False
+        last = torch.tensor(self.training_bounds[-2 * n :], dtype=torch.float64, device="cpu")
+        before, after = last.view(2, n)
+        noise = last.diff().std().item() / math.sqrt(n) if n > 1 else 0.0
+        return (after.mean() - before.mean()).item() > max(n * self.run.tol, 2 * noise)
+
+    def trained(self) -> Trained:
+        return Trained(
+            from_state(self.run.model.architecture, self.best["weights"]),
+            {name: part for name, part in self.best.items() if name != "weights"},
+            self.training_bounds,
+            self.validation_bounds,
+            self.bound,
+            self.is_finite,
+            self.is_improving,
+        )
+
+
+class _Group:
+    """Runs stacked into one model of K, from one packing to the next."""
+
+    def __init__(self, watches: Sequence[Watch], x: Tensor, c: Tensor) -> None:
+        runs = [watch.run for watch in watches]
+        self._watches, self._runs, self._x, self._c = watches, runs, x, c
+        self._widest = widest([run.model.architecture for run in runs])
+        self._bound = elbo if runs[0].n_importance_samples == 1 else importance_weighted
+        self._model = VAE(self._widest, len(runs), x.device).to(x.dtype)
+        self._adam = Adam(self._model, x.new_tensor([run.alpha for run in runs]))
+        self._load([watch.best for watch in watches])
+        self._best = {name: t.clone() for name, t in self._adam.flat.items()}
+        self._load([watch.state for watch in watches])
+
+        self._beta = x.new_tensor([run.beta for run in runs])
+        self._learning_rate = x.new_tensor([watch.learning_rate for watch in watches])
+        self._total = torch.zeros_like(self._beta)  # of the bounds of a round's steps
+        # All runs of a group have taken the same number of steps of their blocks.
+        self._n_taken = watches[0].n_taken
+        self._step_of_block = torch.tensor([self._n_taken], device=x.device)
+        self._block = Batch.join([watch.block for watch in watches])
+        changing = [*self._adam.flat.values(), self._total, self._step_of_block]
+        self._take_step = capture(self._step, changing, x.device)
+        if watches[0].has_validation:
+            self._prepare_validation()
+
+    def round(self) -> None:
+        """One pass over the rows, and what the watches make of it."""
+        self._total.zero_()
+        for _ in range(self._runs[0].n_steps):
+            if self._n_taken == self._runs[0].n_block_steps:
+                self._next_block()
+            self._take_step()
+            self._n_taken += 1
+        bounds = [self._total / self._runs[0].n_steps]
+        if self._watches[0].has_validation:
+            bounds.append(self._validate())
+        training, *validation = torch.stack(bounds).tolist()  # the round's only wait
+        validation = validation[0] if validation else [None] * len(self._watches)
+        keep = [
+            watch.update(*values)
+            for watch, *values in zip(self._watches, training, validation, strict=True)
+        ]
+        if any(keep):
+            mask = torch.tensor(keep, device=self._x.device)[:, None]
+            for name, kept in self._best.items():
+                torch.where(mask, self._adam.flat[name], kept, out=kept)
+        self._learning_rate.copy_(
+            self._x.new_tensor([watch.learning_rate for watch in self._watches])
+        )
+
+    def _step(self) -> None:
+        batch = self._block.at(self._step_of_block)
+        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
+        if self._runs[0].binarise:
+            x = (batch.uniforms < x).to(x.dtype)
+        with torch.enable_grad():
+            terms = self._model.terms(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
+            bound = self._bound(terms, self._beta).mean(1)
+            # The sum over models keeps them independent: each has its own parameters.
+            bound.sum().neg().backward()
+        self._total += bound.detach()
+        self._adam.step(self._learning_rate)
+        self._step_of_block += 1
+
+    def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
+        """(N, D), (K, B) -> (K, B, D)."""
+        return table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+
+    def _next_block(self) -> None:
+        for watch in self._watches:
+            watch.block = watch.stream.block()
+        joined = Batch.join([watch.block for watch in self._watches])
+        for target, part in zip(self._block.tensors(), joined.tensors(), strict=True):
+            target.copy_(part)
+        self._step_of_block.zero_()
+        self._n_taken = 0
+
+    def _prepare_validation(self) -> None:
+        runs, watches, x = self._runs, self._watches, self._x
+        self._validation_rows = join_padded([run.validation_rows[None] for run in runs], 0)
+        self._validation_noise = join_padded([watch.validation_noise for watch in watches], 1)
+        counts = x.new_tensor([len(run.validation_rows) for run in runs])[:, None]
+        position = torch.arange(self._validation_rows.shape[1], device=x.device)
+        self._validation_weights = (position < counts) / counts  # (K, V), sums to one
+        for watch, bound in zip(watches, self._validate().tolist(), strict=True):
+            watch.start(bound)
+
+    @torch.no_grad()
+    def _validate(self) -> Tensor:
+        """The bound on the validation rows, ``(K,)``, by the same noise every time."""
+        n_draws, n_models = self._validation_noise.shape[:2]
+        width = max(self._x.shape[1], *self._widest.hidden_layer_sizes, 1)
+        size = max(1, _MAX_CHUNK_NUMBERS // (n_draws * n_models * width))
+        total = torch.zeros_like(self._beta)
+        for rows, noise, weights in zip(
+            self._validation_rows.split(size, 1),
+            self._validation_noise.split(size, 2),
+            self._validation_weights.split(size, 1),
+            strict=True,
+        ):
+            x, c = self._rows(self._x, rows), self._rows(self._c, rows)
+            bound = self._bound(self._model.terms(x, c, noise), self._beta)
+            total += (bound * weights).sum(1)
+        return total
+
+    def unload(self) -> None:
+        """Give every watch its run's weights and moments, the kept ones and the latest."""
+        best, latest = self._adam.state(self._best), self._adam.state(self._adam.flat)
+        for k, watch in enumerate(self._watches):
+            lone = watch.run.model.architecture
+            watch.best = {name: pick(part, k, lone) for name, part in best.items()}
+            watch.state = {name: pick(part, k, lone) for name, part in latest.items()}
+            watch.n_taken = self._n_taken
+
+    def _load(self, states: Sequence[AdamState]) -> None:
+        self._adam.load(
+            {
+                name: stack_states([state[name] for state in states], self._widest)
+                for name in self._adam.flat
+            }
+        )

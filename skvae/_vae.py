@@ -1,0 +1,282 @@
+"""The variational autoencoder: q(z|x, c), p(x|z, c), and K of them stacked into one.
+
+Axes: ``(S, K, B, D)`` = draws, models, rows, columns; ``Z`` components, ``C`` condition
+columns (0 without a condition), ``P`` parameters of a likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skvae._bounds import Terms
+from skvae._likelihoods import LIKELIHOODS, Likelihood
+from skvae._linear_start import LinearModel
+from skvae._networks import Perceptron
+
+# Wide enough for any posterior (the variance floor of the likelihood holds it above
+# exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
+_LOG_SCALE_RANGE = (-14.0, 7.0)
+
+# The decoder's outputs start near the column means: a random start begins at the
+# model that explains nothing rather than at one that is wrong.
+_HEAD_GAIN = 0.1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes and names: all it takes to build a network of the same shape.
+
+    ``noise`` says where the likelihood's dispersion comes from: a parameter for each
+    column ("feature"), one for all ("shared"), the decoder ("decoder"), or a fixed
+    variance.
+    """
+
+    n_features: int
+    n_components: int
+    n_conditions: int = 0
+    hidden_layer_sizes: tuple[int, ...] = (128, 128)
+    activation: str = "silu"
+    likelihood: str = "gaussian"
+    noise: Literal["feature", "shared", "decoder"] | float = "feature"
+
+    @property
+    def family(self) -> type[Likelihood]:
+        return LIKELIHOODS[self.likelihood]
+
+    @property
+    def n_dispersions(self) -> int:
+        """Parameters of the likelihood after the first."""
+        return len(self.family.parameters) - 1
+
+    @property
+    def n_decoded(self) -> int:
+        """Parameters of the likelihood which the decoder gives: P."""
+        return 1 + (self.n_dispersions if self.noise == "decoder" else 0)
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(loc, exp(log_scale)^2), both ``(K, B, Z)``."""
+
+    loc: Tensor
+    log_scale: Tensor
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""
+        return self.loc + self.log_scale.exp() * noise
+
+
+class VAE(nn.Module):
+    """K variational autoencoders of one architecture; a lone model is K = 1."""
+
+    def __init__(
+        self, architecture: Architecture, n_models: int = 1, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__()
+        a = architecture
+        self.architecture = a
+        n_features, hidden = a.n_features, a.hidden_layer_sizes
+        self.encoder = Perceptron(
+            n_models,
+            a.n_conditions + n_features,
+            hidden,
+            (2, a.n_components),
+            a.activation,
+            device,
+        )
+        self.decoder = Perceptron(
+            n_models,
+            a.n_conditions + a.n_components,
+            hidden[::-1],
+            (a.n_decoded, n_features),
+            a.activation,
+            device,
+        )
+        n_free = a.n_dispersions if a.noise in ("feature", "shared") else 0
+        width = 1 if a.noise == "shared" else n_features
+        self.dispersion = nn.Parameter(  # (K, P - 1 or 0, D or 1)
+            torch.zeros(n_models, n_free, width, dtype=torch.float32, device=device)
+        )
+        self._fixed: list[float] = []
+        if not isinstance(a.noise, str):
+            variance = torch.tensor([a.noise], dtype=torch.float64, device="cpu")
+            _, *fixed = a.family.start(torch.zeros_like(variance), variance)
+            self._fixed = [value.item() for value in fixed]
+
+    @property
+    def n_models(self) -> int:
+        return self.encoder.linear.weight.shape[0]
+
+    def encode(self, x: Tensor, c: Tensor, masks: Sequence[Tensor] = ()) -> Posterior:
+        """(K, B, D), (K, B, C) -> q(z|x, c)."""
+        loc, log_scale = self.encoder(_join(c, x), masks).unbind(2)
+        return Posterior(loc, log_scale.clamp(*_LOG_SCALE_RANGE))
+
+    def decode(self, z: Tensor, c: Tensor, masks: Sequence[Tensor] = ()) -> Likelihood:
+        """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
+        n_draws, n_models, n_rows, _ = z.shape
+        inputs = _join(c.expand(n_draws, *c.shape), z)
+        # All draws are rows to the network: (K, S B, C + Z).
+        outputs = self.decoder(inputs.transpose(0, 1).flatten(1, 2), masks)
+        outputs = outputs.unflatten(1, (n_draws, n_rows)).transpose(0, 1)
+        decoded = outputs.unbind(3)
+        free = self.dispersion[:, :, None].unbind(1)  # each (K, 1, D or 1)
+        fixed = [z.new_full((1, 1, 1), value) for value in self._fixed]
+        return self.architecture.family.of(*decoded, *free, *fixed)
+
+    def terms(
+        self,
+        x: Tensor,
+        c: Tensor,
+        noise: Tensor,
+        encoder_masks: Sequence[Tensor] = (),
+        decoder_masks: Sequence[Tensor] = (),
+    ) -> Terms:
+        """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""
+        q = self.encode(x, c, encoder_masks)
+        z = q.rsample(noise)
+        log_px = self.decode(z, c, decoder_masks).log_prob(x).sum(-1)
+        return Terms(log_px, z, q.loc, q.log_scale)
+
+    @torch.no_grad()
+    def randomise(self, generator: torch.Generator, mean: Tensor) -> VAE:
+        """A lone model's random start: the decoder at the column means, variance 1."""
+        family = self.architecture.family
+        self.encoder.randomise(generator, _HEAD_GAIN)
+        self.decoder.randomise(generator, _HEAD_GAIN)
+        self._start(family.start(mean, *[torch.ones_like(mean)] * self.architecture.n_dispersions))
+        return self
+
+    @torch.no_grad()
+    def linearise(self, linear: LinearModel) -> VAE:
+        """Become exactly this linear model, all hidden layers disconnected (lone models)."""
+        a = self.architecture
+        for network in (self.encoder, self.decoder):
+            network.linear.weight.zero_()
+            if network.head is not None:
+                network.head.weight.zero_()
+        n_used = linear.loadings.shape[1]
+        # x = A'c + b + W z + e, and q(z|x, c) = N(G (x - A'c - b), scale^2)
+        self.decoder.linear.weight[0, : a.n_conditions, 0] = linear.coefficients
+        self.decoder.linear.weight[0, a.n_conditions :, 0][:n_used] = linear.loadings.T
+        self._start(a.family.start(linear.mean, *[linear.noise_variance] * a.n_dispersions))
+        gain = linear.gain.T  # (D, Z)
+        self.encoder.linear.weight[0, a.n_conditions :, 0, :n_used] = gain
+        self.encoder.linear.weight[0, : a.n_conditions, 0, :n_used] = -linear.coefficients @ gain
+        bias = self.encoder.linear.bias
+        assert bias is not None
+        bias.zero_()
+        bias[0, 0, :n_used] = -linear.mean @ gain
+        bias[0, 1, :n_used] = linear.scale.log()
+        return self
+
+    def _start(self, outputs: tuple[Tensor, ...]) -> None:
+        """Set the decoder's bias and the dispersion to these outputs, each ``(D,)``."""
+        bias = self.decoder.linear.bias
+        assert bias is not None
+        n_decoded = self.architecture.n_decoded
+        bias[0] = torch.stack(outputs[:n_decoded])
+        if self.dispersion.shape[1]:
+            free = torch.stack(outputs[n_decoded:])
+            shared = self.architecture.noise == "shared"
+            self.dispersion[0] = free.mean(1, keepdim=True) if shared else free
+
+
+def _join(c: Tensor, x: Tensor) -> Tensor:
+    """[c, x] along the last axis; x itself, uncopied, without a condition."""
+    return torch.cat((c, x), -1) if c.shape[-1] else x
+
+
+State = Mapping[str, Tensor]
+
+
+def stack(models: Sequence[VAE]) -> VAE:
+    """Lone models -> one of K, smaller ones padded with zeros at the tail of each axis.
+
+    Padded units and components stay at zero: their inputs and outputs are zero and the
+    activations have act(0) = 0, so every gradient is exactly 0 (noise of padded
+    components has to be 0 too). The architectures may differ in ``n_components`` and
+    in the hidden sizes.
+    """
+    architecture = widest([model.architecture for model in models])
+    return from_state(
+        architecture, stack_states([model.state_dict() for model in models], architecture)
+    )
+
+
+def widest(architectures: Sequence[Architecture]) -> Architecture:
+    """The architecture that all of these fit into."""
+    layers = zip(*(a.hidden_layer_sizes for a in architectures), strict=True)
+    return replace(
+        architectures[0],
+        n_components=max(a.n_components for a in architectures),
+        hidden_layer_sizes=tuple(max(sizes) for sizes in layers),
+    )
+
+
+def stack_states(states: Sequence[State], architecture: Architecture) -> dict[str, Tensor]:
+    """States of lone models -> one of K, padded to the widest architecture."""
+    return {
+        name: torch.cat([pad(state[name], (1, *shape[1:])) for state in states])
+        for name, shape in _shapes(architecture, states[0]).items()
+    }
+
+
+def unstack(model: VAE, architectures: Sequence[Architecture]) -> list[VAE]:
+    """One of K -> lone models of these architectures, the padding cut off."""
+    state = model.state_dict()
+    return [from_state(a, pick(state, k, a)) for k, a in enumerate(architectures)]
+
+
+def pick(state: State, k: int, architecture: Architecture) -> dict[str, Tensor]:
+    """The k-th model's part of a stacked state, cut to its architecture (a copy)."""
+    return {
+        name: state[name][k : k + 1][tuple(slice(n) for n in shape)].clone()
+        for name, shape in _shapes(architecture, state).items()
+    }
+
+
+def _shapes(architecture: Architecture, state: State) -> dict[str, tuple[int, ...]]:
+    """The shapes that a lone model's part of this state has.
+
+    A state is laid out like the parameters, or is none of them (Adam's step count).
+    """
+    model = VAE(architecture, device="meta")
+    parameters = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    return {name: parameters.get(name, (1, *t.shape[1:])) for name, t in state.items()}
+
+
+def from_state(architecture: Architecture, state: State) -> VAE:
+    """A lone model with these weights, on their device and in their dtype."""
+    like = next(iter(state.values()))
+    model = VAE(architecture, like.shape[0], device="meta")
+    model.load_state_dict(dict(state), assign=True)
+    return model
+
+
+def pad(t: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros at the tail of every axis until ``t`` has this shape."""
+    widths = [w for n, target in zip(t.shape, shape, strict=True) for w in (target - n, 0)]
+    return functional.pad(t, widths[::-1])
+
+
+def reorder_components(
+    state: State, architecture: Architecture, order: Tensor
+) -> dict[str, Tensor]:
+    """A lone model's state (or its gradients' moments) with the components in this order."""
+    n_conditions = architecture.n_conditions
+    rows = torch.arange(n_conditions + architecture.n_components, device=order.device)
+    rows[n_conditions:] = n_conditions + order
+    first = "hidden.0" if architecture.hidden_layer_sizes else "linear"
+    reordered = dict(state)
+    for name, t in state.items():
+        if name.startswith(("encoder.linear", "encoder.head")):
+            reordered[name] = t.index_select(-1, order)
+        elif name in ("decoder.linear.weight", f"decoder.{first}.weight"):
+            reordered[name] = t.index_select(1, rows)
+    return reordered
