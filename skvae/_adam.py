@@ -19,10 +19,9 @@ AdamState = Mapping[str, Mapping[str, Tensor]]
 class Adam:
     """The optimiser of a module whose parameters all have the model axis first.
 
-    It lays the parameters and their gradients out as one ``(K, P)`` tensor each, of
-    which the module's own become views, so that a step is a few operations in place
-    however many parameters there are. Every operation is element-wise: the models do
-    not see each other.
+    It lays the parameters out as one ``(K, P)`` tensor, of which the module's own become
+    views, so that a step is a few operations in place however many parameters there
+    are. Every operation is element-wise: the models do not see each other.
     """
 
     def __init__(self, module: nn.Module, alpha: Tensor) -> None:
@@ -45,14 +44,20 @@ class Adam:
                 for name, p in parameters.items()
             ]
             self._decay = alpha[:, None] * torch.cat(is_weight)
-        weight_views = self._views(weights)
-        gradient_views = self._views(self._gradients)
-        for name, parameter in parameters.items():
-            parameter.data, parameter.grad = weight_views[name], gradient_views[name]
+        self._parameters = list(parameters.values())
+        for parameter, view in zip(self._parameters, self._views(weights).values(), strict=True):
+            parameter.data = view
+
+    def step(self, loss: Tensor, learning_rate: Tensor) -> None:
+        """One step down ``loss``, a scalar; learning_rate (K,)."""
+        # Not backward(): gradients accumulated into views of one tensor cost the same
+        # pass, and PyTorch warns of their strides.
+        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        torch.cat([gradient.flatten(1) for gradient in found], 1, out=self._gradients)
+        self._descend(learning_rate)
 
     @torch.no_grad()
-    def step(self, learning_rate: Tensor) -> None:
-        """One step along the gradients, which are zero afterwards; learning_rate (K,)."""
+    def _descend(self, learning_rate: Tensor) -> None:
         weights, first, second, n_steps = self.flat.values()
         gradients, scratch = self._gradients, self._scratch
         n_steps += 1
@@ -66,7 +71,6 @@ class Adam:
         if self._decay is not None:
             weights.mul_(1 - learning_rate[:, None] * self._decay)
         weights.sub_(scratch.mul_(rate))
-        gradients.zero_()
 
     def load(self, state: AdamState) -> None:
         """Go on from this state."""

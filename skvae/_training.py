@@ -242,9 +242,8 @@ class _Group:
             terms = self._model.terms(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
             bound = self._bound(terms, self._beta).mean(1)
             # The sum over models keeps them independent: each has its own parameters.
-            bound.sum().neg().backward()
+            self._adam.step(-bound.sum(), self._learning_rate)
         self._total += bound.detach()
-        self._adam.step(self._learning_rate)
         self._step_of_block += 1
 
     def _rows(self, table: Tensor, rows: Tensor) -> Tensor:

@@ -1,0 +1,787 @@
+"""Where scikit-learn meets torch: arrays -> tensors -> ``train`` -> fitted attributes.
+
+Axes: ``N`` rows of X, ``D`` columns, ``C`` condition columns, ``M`` combinations of
+labels, ``Z`` components, ``S`` draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from scipy.stats import qmc
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from skvae import _inference as inference
+from skvae._adam import AdamState
+from skvae._columns import Columns
+from skvae._conditions import Conditions, Labels, Number
+from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
+from skvae._linear_start import linear_model
+from skvae._networks import ACTIVATIONS
+from skvae._run import Run
+from skvae._sklearn import (
+    Interval,
+    StrOptions,
+    check_same_namespace,
+    float_dtypes,
+    from_tensor,
+    to_tensor,
+)
+from skvae._training import Trained, Training
+from skvae._vae import VAE, Architecture, from_state
+from skvae._version import __version__
+
+#: A component whose KL is below this many nats a row tells nothing.
+ACTIVE_NATS = 0.01
+
+# Below this there is too little to spare for validation.
+_MIN_ROWS_TO_SPLIT = 20
+
+# Draws for p(c|x) where it only weights the labels of a mixture.
+_N_DRAWS_LABELS = 32
+
+# Multiply-adds of a training step up to which one thread is quicker than several: the
+# work of each would be over before they have met.
+_ONE_THREAD_OPERATIONS = 2e7
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+class PosteriorMoments(NamedTuple):
+    """Means and standard deviations of q(z|x), both ``(n_rows, n_components)``."""
+
+    mean: Any
+    std: Any
+
+
+class BoundTerms(NamedTuple):
+    """The ELBO of each row in nats, ``(n_rows,)``, and what it is made of."""
+
+    elbo: Any
+    reconstruction: Any
+    kl: Any
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that a fit leaves behind, out of the sight of scikit-learn's array checks."""
+
+    model: VAE  # lone, float32, on the device of the fit
+    columns: Columns
+    conditions: Conditions
+    optimizer: AdamState
+    dtype: str  # of fit's X
+    design: dict[str, Any]  # the parameters that a warm start may not change
+
+    def to_plain(self) -> dict[str, Any]:
+        """As numpy arrays, numbers, strings, lists and dicts of these."""
+        return {
+            "architecture": asdict(self.model.architecture),
+            "weights": _to_plain(self.model.state_dict()),
+            "optimizer": {name: _to_plain(part) for name, part in self.optimizer.items()},
+            "columns": _to_plain(vars(self.columns)),
+            "conditions": {
+                "columns": [vars(column) for column in self.conditions.columns],
+                "combinations": self.conditions.combinations,
+                "log_prior": self.conditions.log_prior,
+                "codes": self.conditions.codes,
+            },
+            "dtype": self.dtype,
+            "design": self.design,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], device: torch.device) -> Fitted:
+        architecture = dict(plain["architecture"])
+        architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
+        conditions = dict(plain["conditions"])
+        conditions["columns"] = tuple(
+            Labels(**column) if "categories" in column else Number(**column)
+            for column in conditions["columns"]
+        )
+        return cls(
+            from_state(Architecture(**architecture), _to_tensors(plain["weights"], device)),
+            Columns(**_to_tensors(plain["columns"], torch.device("cpu"))),
+            Conditions(**conditions),
+            {name: _to_tensors(part, device) for name, part in plain["optimizer"].items()},
+            plain["dtype"],
+            plain["design"],
+        )
+
+
+class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What the two estimators share. A condition is a pair of arrays or nothing.
+
+    Inside, rows come with ``c``: ``(N, C)`` condition columns if a condition is given
+    (without any, C = 0), or None where it is to be integrated out.
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "noise_variance": [
+            StrOptions({"feature", "shared", "decoder"}),
+            Interval(Real, 10 * VARIANCE_FLOOR, None, closed="left"),
+        ],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [StrOptions({"adaptive", "cosine", "constant"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"both", "factor_analysis", "random"})],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "device": [str],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 8,
+        *,
+        likelihood: str = "gaussian",
+        noise_variance: str | float = "feature",
+        beta: float = 1.0,
+        n_importance_samples: int = 1,
+        hidden_layer_sizes: Sequence[int] = (128, 128),
+        activation: str = "silu",
+        dropout: float = 0.0,
+        alpha: float = 0.0,
+        learning_rate: str = "adaptive",
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 500,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-3,
+        n_init: int = 1,
+        init: str = "both",
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        verbose: bool | int = False,
+    ) -> None:
+        self.n_components = n_components
+        self.likelihood = likelihood
+        self.noise_variance = noise_variance
+        self.beta = beta
+        self.n_importance_samples = n_importance_samples
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.init = init
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fitting
+
+    def _fit(self, X: Any, values: Any, kinds: Any, *, like: Any, is_partial: bool = False) -> None:
+        """From validated X and the columns of its condition to the fitted attributes.
+
+        ``like`` is an array of the namespace that the fitted attributes belong to.
+        """
+        x = to_tensor(X)
+        device = _device(self.device, x)
+        family = LIKELIHOODS[self.likelihood]
+        self._check_support(x, family)
+        random = check_random_state(self.random_state)
+        previous = self._previous(is_partial)
+        design = self._design()
+        if previous is None:
+            columns = Columns.of(x, standardised=family.standardised)
+            conditions = Conditions.of(values, kinds) if values else Conditions()
+        else:
+            if previous.design != design:
+                changed = {k: (v, design[k]) for k, v in previous.design.items() if v != design[k]}
+                raise ValueError(
+                    "warm_start and partial_fit go on with the model of the last fit, but "
+                    + ", ".join(f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items())
+                    + ". Put the parameters back, or start anew: warm_start=False and fit."
+                )
+            columns, conditions = previous.columns, previous.conditions
+        encoded = columns.encode(x, torch.float32, device)
+        c = self._encode_condition(conditions, values, len(x), encoded)
+        n_rows = len(encoded)
+        rows, validation_rows = self._split(n_rows, random, device, is_partial)
+        architecture = Architecture(
+            n_features=encoded.shape[1],
+            n_components=int(self.n_components),
+            n_conditions=c.shape[1],
+            hidden_layer_sizes=design["hidden_layer_sizes"],
+            activation=self.activation,
+            likelihood=self.likelihood,
+            noise=design["noise_variance"],
+        )
+        run = Run(
+            model=VAE(architecture, device=device),
+            rows=rows,
+            validation_rows=validation_rows,
+            seed=0,
+            # Twice the rows there are at most: a batch of millions of copies serves nobody.
+            batch_size=min(int(self.batch_size), 2 ** math.ceil(math.log2(len(rows)))),
+            n_importance_samples=int(self.n_importance_samples),
+            beta=float(self.beta),
+            learning_rate=float(self.learning_rate_init),
+            schedule=self.learning_rate,
+            alpha=float(self.alpha),
+            dropout=float(self.dropout),
+            max_iter=1 if is_partial else int(self.max_iter),
+            n_iter_no_change=int(self.n_iter_no_change),
+            tol=float(self.tol),
+            binarise=family.is_bits and bool(((encoded > 0) & (encoded < 1)).any()),
+        )
+        if previous is None:
+            runs = [
+                replace(run, model=model, seed=_integer(random))
+                for model in self._starts(architecture, encoded, c, rows, random)
+            ]
+        else:
+            model = from_state(architecture, previous.model.state_dict())
+            runs = [
+                replace(run, model=model, seed=_integer(random), optimizer=previous.optimizer)
+            ]
+        with _threads(run):
+            best, interrupted = self._train(runs, encoded, c, columns.log_jacobian)
+            if previous is None:
+                loc, scale = inference.posterior(best.model, encoded[rows], c[rows])
+                kl = inference.gaussian_kl(loc, scale.log()).mean(0)
+                best = best.reorder(kl.argsort(descending=True, stable=True))
+            self._set_fitted(best, columns, conditions, x.dtype, design, encoded, c, rows, like)
+        self._warn(best, run, interrupted)
+        if interrupted is not None:
+            raise interrupted
+
+    def _starts(
+        self, architecture: Architecture, x: Tensor, c: Tensor, rows: Tensor, random: Any
+    ) -> Iterator[VAE]:
+        """Lone networks to start from, ``n_init`` of each kind."""
+        device = x.device
+        mean = x[rows].mean(0)
+        # The linear start of a likelihood without dispersion is its bias alone, and the
+        # random start has that as well.
+        kinds = ("factor_analysis", "random") if self.init == "both" else (self.init,)
+        if not architecture.n_dispersions:
+            kinds = ("random",)
+        for _ in range(self.n_init):
+            for kind in kinds:
+                generator = torch.Generator(device).manual_seed(_integer(random))
+                model = VAE(architecture, device=device).randomise(generator, mean)
+                if kind == "factor_analysis" and architecture.n_features:
+                    model.linearise(
+                        linear_model(
+                            x[rows],
+                            c[rows],
+                            architecture.n_components,
+                            architecture.noise,
+                            floor=2 * VARIANCE_FLOOR,
+                            generator=generator,
+                        )
+                    )
+                yield model
+
+    def _train(
+        self, runs: list[Run], x: Tensor, c: Tensor, log_jacobian: float
+    ) -> tuple[Trained, KeyboardInterrupt | None]:
+        """The best of the runs, also where the user has had enough."""
+        training = Training(runs, x, c)
+        interrupted = None
+        try:
+            for watches in training.rounds():
+                if self.verbose:
+                    self._print(watches, log_jacobian)
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+        results = training.results()
+        return max(results, key=lambda result: result.bound), interrupted
+
+    def _print(self, watches: Any, log_jacobian: float) -> None:
+        watch = max(watches, key=lambda w: w.bound)
+        running = [w for w in watches if not w.is_finished] or watches
+        n_rounds = max(len(w.training_bounds) for w in watches)
+        every = max(1, 10 // int(self.verbose)) if self.verbose is not True else 10
+        if n_rounds % every and any(not w.is_finished for w in watches):
+            return
+        name = "validation" if watch.has_validation else "training"
+        print(
+            f"[{type(self).__name__}] epoch {n_rounds}/{self.max_iter}: "
+            f"best {name} bound {watch.bound + log_jacobian:.3f} nats, "
+            f"{len(running)} of {len(watches)} starts running"
+        )
+
+    def _set_fitted(
+        self,
+        best: Trained,
+        columns: Columns,
+        conditions: Conditions,
+        dtype: torch.dtype,
+        design: dict[str, Any],
+        x: Tensor,
+        c: Tensor,
+        rows: Tensor,
+        like: Any,
+    ) -> None:
+        out_dtype = dtype
+        model, log_jacobian = best.model, columns.log_jacobian
+        fitted = Fitted(
+            model, columns, conditions, best.optimizer, str(dtype).removeprefix("torch."), design
+        )
+        self._fitted = fitted
+        self._version = __version__
+        self._n_features_out = model.architecture.n_components
+        loc, scale = inference.posterior(model, x[rows], c[rows])
+        kl = inference.gaussian_kl(loc, scale.log()).mean(0)
+        self.kl_per_component_ = from_tensor(kl.to(out_dtype), like)
+        self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
+        if model.architecture.n_dispersions:
+            variance = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+            for some in rows.split(8192):
+                q = inference.posterior(model, x[some], c[some])[0]
+                variance += inference.decode(model, q, c[some], _variance).double().sum(0)
+            in_units = columns.decode_variance(variance / len(rows))
+            self.noise_variance_ = from_tensor(in_units.to(out_dtype), like)
+        elif hasattr(self, "noise_variance_"):
+            del self.noise_variance_
+        self.n_iter_ = max(1, len(best.training_bounds))
+        self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
+        self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
+        self.best_validation_score_ = best.bound + log_jacobian if best.validation_bounds else None
+        self.device_ = str(x.device)
+
+    def _warn(self, best: Trained, run: Run, interrupted: KeyboardInterrupt | None) -> None:
+        if interrupted is not None:
+            warnings.warn(
+                f"fit was interrupted after {self.n_iter_} epochs; the estimator holds the best "
+                "weights up to then.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+            return
+        if not best.is_finite:
+            warnings.warn(
+                f"the training bound stopped being finite in epoch {len(best.training_bounds) + 1}; "
+                "the estimator holds the best weights before. Lower learning_rate_init (it is "
+                f"{self.learning_rate_init:g}), or look for extreme values in X.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
+            warnings.warn(
+                f"max_iter={self.max_iter} epochs were over while the bound was still improving. "
+                "Raise max_iter, or learning_rate_init.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        if self.n_active_components_ == 0 and best.model.architecture.n_features:
+            warnings.warn(
+                f"all {self.n_components} components collapsed: none tells more than "
+                f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
+                f"{self.beta:g}), use init='factor_analysis', or noise_variance='feature'; or the "
+                "columns of X are independent, and there is nothing to find.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _previous(self, is_partial: bool) -> Fitted | None:
+        return getattr(self, "_fitted", None) if is_partial or self.warm_start else None
+
+    def _design(self) -> dict[str, Any]:
+        """The parameters that make the shape of the model."""
+        sizes = self.hidden_layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(int(size) for size in sizes)
+        if any(size < 1 for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} has a layer without units; every "
+                "size must be at least 1. No hidden layer at all is hidden_layer_sizes=()."
+            )
+        noise = self.noise_variance
+        if not LIKELIHOODS[self.likelihood].parameters[1:]:
+            noise = "feature"  # there is no variance to speak of
+        return {
+            "n_components": int(self.n_components),
+            "hidden_layer_sizes": tuple(int(size) for size in sizes),
+            "activation": self.activation,
+            "likelihood": self.likelihood,
+            "noise_variance": noise if isinstance(noise, str) else float(noise),
+        }
+
+    def _check_support(self, x: Tensor, family: type[Likelihood]) -> None:
+        low, high = family.support
+        if math.isinf(low) and math.isinf(high):
+            return
+        outside = (x < low) | (x > high)
+        if outside.any():
+            row, column = (int(i) for i in outside.nonzero()[0])
+            raise ValueError(
+                f"likelihood={self.likelihood!r} needs values in {family.support}; X[{row}, "
+                f"{column}] is {x[row, column].item():g}. Scale X to that range (MinMaxScaler), or "
+                "use likelihood='gaussian'."
+            )
+
+    def _split(
+        self, n_rows: int, random: Any, device: torch.device, is_partial: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Rows to train on and rows to validate by."""
+        order = torch.from_numpy(random.permutation(n_rows)).to(device)
+        if is_partial or not self.early_stopping or n_rows < _MIN_ROWS_TO_SPLIT:
+            return order.sort()[0], order[:0]
+        n_validation = min(n_rows - 1, max(1, math.ceil(self.validation_fraction * n_rows)))
+        return order[n_validation:].sort()[0], order[:n_validation].sort()[0]
+
+    # ---------------------------------------------------------------- inference
+
+    def _validate(self, X: Any, *, reset: bool, method: str = "") -> Any:
+        """X as a finite float array; in fit, of two rows at least."""
+        X = validate_data(
+            self,
+            X,
+            dtype=float_dtypes(X),
+            reset=reset,
+            ensure_min_samples=2 if reset else 1,
+        )
+        if not reset:
+            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
+        return X
+
+    def _encode_condition(
+        self, conditions: Conditions, values: Any, n_rows: int, like: Tensor
+    ) -> Tensor:
+        """Columns of a condition -> c (N, C), in the dtype and on the device of ``like``."""
+        if not conditions.columns:
+            return like.new_zeros(n_rows, 0)
+        return torch.from_numpy(conditions.encode(values)).to(like)
+
+    def _model(self, dtype: torch.dtype) -> VAE:
+        """The model with its weights in the dtype of X: inference keeps X's precision."""
+        state = self._fitted.model.state_dict()
+        return from_state(
+            self._fitted.model.architecture, {name: t.to(dtype) for name, t in state.items()}
+        )
+
+    def _enter(self, X: Any, values: Any) -> tuple[VAE, Tensor, Tensor | None]:
+        """The model, x (N, D') and c, or None for c where it is to be integrated out."""
+        fitted = self._fitted
+        x = to_tensor(X)
+        self._check_support(x, LIKELIHOODS[fitted.model.architecture.likelihood])
+        model = self._model(x.dtype)
+        encoded = fitted.columns.encode(x, x.dtype, model.encoder.linear.weight.device)
+        return model, encoded, self._given(values, len(x), encoded)
+
+    def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
+        conditions = self._fitted.conditions
+        if values is None and conditions.combinations is None:
+            names = [c.name for c in conditions.columns if isinstance(c, Number)]
+            raise ValueError(
+                f"a condition is needed: {names} are numbers, which cannot be integrated out as "
+                "labels can. Pass condition=."
+            )
+        if values is None and len(conditions.log_prior) > 1:
+            return None
+        if values is None:
+            return self._combination(0, n_rows, like)
+        return self._encode_condition(conditions, values, n_rows, like)
+
+    def _combination(self, m: int, n_rows: int, like: Tensor) -> Tensor:
+        combinations = self._fitted.conditions.combinations
+        assert combinations is not None
+        return torch.from_numpy(combinations[m]).to(like).expand(n_rows, -1)
+
+    def _joint(self, model: VAE, x: Tensor, n_draws: int) -> Tensor:
+        """log p(x, c) of every combination of labels, ``(N, M)``."""
+        noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+        return torch.stack(
+            [
+                inference.scores(model, x, self._combination(m, len(x), x), noise).log_likelihood
+                + log_prior
+                for m, log_prior in enumerate(self._fitted.conditions.log_prior.tolist())
+            ],
+            1,
+        )
+
+    def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of q(z|x), a mixture where labels are unknown."""
+        model, x, c = self._enter(X, values)
+        if c is not None:
+            return inference.posterior(model, x, c)
+        probability = torch.softmax(self._joint(model, x, n_draws), 1)
+        mean = torch.zeros(len(x), model.architecture.n_components, dtype=x.dtype, device=x.device)
+        square = torch.zeros_like(mean)
+        for m, share in enumerate(probability.T[:, :, None]):
+            loc, scale = inference.posterior(model, x, self._combination(m, len(x), x))
+            mean += share * loc
+            square += share * (loc.square() + scale.square())
+        return mean, (square - mean.square()).clamp(min=0).sqrt()
+
+    def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
+        """log p(x), or log p(x|c), in the units of X."""
+        model, x, c = self._enter(X, values)
+        if c is None:
+            log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
+        else:
+            noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+            log_likelihood = inference.scores(model, x, c, noise).log_likelihood
+        return log_likelihood + self._fitted.columns.log_jacobian
+
+    def _scores(self, X: Any, values: Any, n_draws: int) -> inference.Scores:
+        """Of every row; labels that are unknown take their likeliest values."""
+        model, x, c = self._enter(X, values)
+        noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+        if c is None:
+            likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
+            combinations = self._fitted.conditions.combinations
+            assert combinations is not None
+            c = torch.from_numpy(combinations[likeliest]).to(x)
+        found = inference.scores(model, x, c, noise)
+        return found._replace(reconstruction=found.reconstruction + self._fitted.columns.log_jacobian)
+
+    def _decode(self, z: Tensor, values: Any) -> Tensor:
+        """E[x|z] in the units of X, averaged over the labels where they are unknown."""
+        model = self._model(z.dtype)
+        z = z.to(model.encoder.linear.weight.device)
+        c = self._given(values, len(z), z)
+        if c is not None:
+            mean = inference.decode(model, z, c, _mean)
+        else:
+            prior = np.exp(self._fitted.conditions.log_prior).tolist()
+            mean = sum(
+                share * inference.decode(model, z, self._combination(m, len(z), z), _mean)
+                for m, share in enumerate(prior)
+            )
+        return self._fitted.columns.decode(mean, z.dtype)
+
+    def _sample(
+        self, n_samples: int, values: Any, mean: bool, random_state: Any
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """x ~ p(x|z), z ~ p(z), and the number of the labels that were drawn for it."""
+        fitted = self._fitted
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        generator = torch.Generator("cpu").manual_seed(_integer(random))
+        dtype = _DTYPES[fitted.dtype]
+        model = self._model(dtype)
+        weight = model.encoder.linear.weight
+        shape = (n_samples, model.architecture.n_components)
+        z = torch.randn(shape, generator=generator, dtype=dtype, device="cpu").to(weight.device)
+        c = self._given(values, n_samples, z)
+        drawn = None
+        if c is None:
+            conditions = fitted.conditions
+            assert conditions.combinations is not None
+            share = torch.from_numpy(np.exp(conditions.log_prior))
+            drawn = torch.multinomial(share, n_samples, True, generator=generator).numpy()
+            c = torch.from_numpy(conditions.combinations[drawn]).to(z)
+
+        def draw(p: Likelihood) -> Tensor:
+            return p.sample(generator)
+
+        x = inference.decode(model, z, c, _mean if mean else draw)
+        return fitted.columns.decode(x, dtype), drawn
+
+    def _check_components(self, Z: Any) -> Tensor:
+        n = self._n_features_out
+        Z = check_array(Z, dtype=float_dtypes(Z), input_name="Z")
+        if Z.shape[1] != n:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns; {type(self).__name__} was fitted with "
+                f"n_components={n}, so Z needs {n}."
+            )
+        check_same_namespace(Z, self, attribute="kl_per_component_", method="inverse_transform")
+        return to_tensor(Z)
+
+    def _posterior_of(self, X: Any, values: Any) -> PosteriorMoments:
+        mean, std = self._posterior(X, values, _N_DRAWS_LABELS)
+        return PosteriorMoments(self._output(mean, X), self._output(std, X))
+
+    def _elbo_of(self, X: Any, values: Any, n_draws: int) -> BoundTerms:
+        found = self._scores(X, values, self._check_count(n_draws))
+        kl = found.kl.sum(1)
+        parts = (found.reconstruction - kl, found.reconstruction, kl)
+        return BoundTerms(*(self._output(part, X) for part in parts))
+
+    def _marginal_kl_of(self, X: Any, values: Any, n_draws: int) -> float:
+        loc, scale = self._posterior(X, values, _N_DRAWS_LABELS)
+        n_draws = self._check_count(n_draws)
+        generator = torch.Generator("cpu").manual_seed(0)
+        rows = torch.randint(len(loc), (n_draws,), generator=generator, device="cpu")
+        noise = _fixed_normals(n_draws, loc.shape[1]).to(loc)
+        return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))[0]
+
+    def _check_count(self, n: int) -> int:
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"a number of draws or samples must be an integer of at least 1; got {n!r}.")
+        return int(n)
+
+    def _like(self, like: Any) -> Any:
+        """An array of the namespace to answer in: that of ``like``, else that of fit's X."""
+        return self.kl_per_component_ if like is None else like
+
+    def _output(self, tensor: Tensor, like: Any) -> Any:
+        return from_tensor(tensor, self._like(like))
+
+    # ------------------------------------------------------------- keep and carry
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "_fitted" in state:
+            state["_fitted"] = state["_fitted"].to_plain()
+            for name in ("kl_per_component_", "noise_variance_"):
+                if isinstance(state.get(name), Tensor):
+                    state[name] = state[name].detach().cpu().numpy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        plain = state.pop("_fitted", None)
+        super().__setstate__(state)
+        if plain is None:
+            return
+        saved = state.get("_version")
+        if saved != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"(skvae) {__version__}",
+                    original_sklearn_version=f"(skvae) {saved}",
+                ),
+                stacklevel=2,
+            )
+        device = torch.device(self.device_)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            warnings.warn(
+                f"{type(self).__name__} was fitted on {self.device_}, and there is no such device "
+                "here: it is loaded on the CPU.",
+                stacklevel=2,
+            )
+            device, self.device_ = torch.device("cpu"), "cpu"
+        self._fitted = Fitted.from_plain(plain, device)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted")
+
+    def to_torch(self) -> VAE:
+        """The fitted network, a copy: a ``torch.nn.Module`` with a model axis of length 1.
+
+        ``encode(x, c)`` and ``decode(z, c)`` work on standardised columns, ``x`` of
+        ``(1, n_rows, n_columns)``; columns that are constant in fit's X are not among them.
+        """
+        check_is_fitted(self)
+        return self._model(torch.float32)
+
+
+def _mean(p: Likelihood) -> Tensor:
+    return p.mean
+
+
+def _variance(p: Likelihood) -> Tensor:
+    return p.variance
+
+
+def _integer(random: np.random.RandomState) -> int:
+    return int(random.randint(np.iinfo(np.int32).max))
+
+
+def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
+    """(S, Z) standard normals, the same in every call: scrambled Sobol points.
+
+    Owen, Randomly permuted (t,m,s)-nets, 1995. They fill the space more evenly than
+    random ones, so that fewer serve.
+    """
+    return torch.from_numpy(_sobol_normals(n_draws, n_components).copy())
+
+
+@cache
+def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
+    sobol = qmc.Sobol(n_components, scramble=True, rng=np.random.default_rng(0))
+    points = sobol.random_base2(max(0, math.ceil(math.log2(n_draws))))[:n_draws]
+    half = 2.0**-33  # points lie on a grid of 2^-32 that has 0
+    return ndtri(points.clip(half, 1 - half))
+
+
+def _device(device: str, x: Tensor) -> torch.device:
+    if device == "auto":
+        if x.device.type != "cpu":
+            return x.device
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} is none that torch knows. Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}, but torch sees {torch.cuda.device_count()} CUDA devices. Use "
+            "device='auto' to take one where there is one."
+        )
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
+    return torch.device("cuda:0") if str(found) == "cuda" else found
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def _threads(run: Run) -> Iterator[None]:
+    """One thread for a small model, as many as there are for others; then as before."""
+    n_weights = sum(p.numel() for p in run.model.parameters())
+    operations = n_weights * run.batch_size * run.n_importance_samples
+    with torch.inference_mode(False), torch.enable_grad():
+        if operations > _ONE_THREAD_OPERATIONS:
+            yield
+        else:
+            with _controller().limit(limits=1):
+                yield
+
+
+def _to_plain(tensors: Any) -> dict[str, np.ndarray]:
+    return {name: t.detach().cpu().numpy() for name, t in dict(tensors).items()}
+
+
+def _to_tensors(arrays: Any, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(a)).to(device) for name, a in arrays.items()}
+

@@ -1,0 +1,78 @@
+"""X in the user's units <-> the columns of the model, and what that does to a density.
+
+Axes: ``N`` rows; ``D`` columns of X, of which the model sees those that vary, ``D'``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Rows converted at once: float64 copies stay small beside X.
+_CHUNK = 8192
+
+# A column whose range is this many roundings of its largest value is a constant.
+_N_ROUNDINGS = 8
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Shift and scale of the columns that vary; the value of those that do not."""
+
+    shift: Tensor  # (D,) float64, on the CPU; a constant column's value
+    scale: Tensor  # (D,) float64; 1 for a constant column
+    varies: Tensor  # (D,) bool
+
+    @classmethod
+    def of(cls, x: Tensor, *, standardised: bool) -> Columns:
+        """Moments of x (N, D), in float64 about the middle of each column's range."""
+        low, high = x.amin(0).double(), x.amax(0).double()
+        middle = low / 2 + high / 2
+        span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
+        mean, square = torch.zeros_like(middle), torch.zeros_like(middle)
+        for rows in x.split(_CHUNK):
+            # In units of the range, so that no square over- or underflows.
+            mean += ((rows.double() - middle) / span).sum(0) / len(x)
+        for rows in x.split(_CHUNK):
+            square += ((rows.double() - middle) / span - mean).square().sum(0) / len(x)
+        largest = torch.maximum(low.abs(), high.abs())
+        varies = high - low > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
+        scale = span * square.sqrt()
+        shift = middle + mean * span
+        if not standardised:
+            shift, scale = torch.zeros_like(shift), torch.ones_like(scale)
+        return cls(
+            torch.where(varies, shift, x[0].double()).cpu(),
+            torch.where(varies, scale, 1.0).cpu(),
+            varies.cpu(),
+        )
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |d(model's columns) / dX|: what turns the model's density into one of X."""
+        return -self.scale.log().sum().item()
+
+    def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(N, D) -> (N, D'): subtract in float64, round last."""
+        varies, shift, scale = (t.to(x.device) for t in (self.varies, self.shift, self.scale))
+        encoded = torch.empty(len(x), int(varies.sum()), dtype=dtype, device=device)
+        is_all = bool(varies.all())
+        for rows, target in zip(x.split(_CHUNK), encoded.split(_CHUNK), strict=True):
+            standardised = (rows.double() - shift) / scale
+            target.copy_(standardised if is_all else standardised[:, varies])
+        return encoded
+
+    def decode(self, encoded: Tensor, dtype: torch.dtype) -> Tensor:
+        """(N, D') -> (N, D) in the units of X; constants are put back."""
+        varies, shift, scale = (t.to(encoded.device) for t in (self.varies, self.shift, self.scale))
+        x = shift.repeat(len(encoded), 1)
+        x[:, varies] += encoded.double() * scale[varies]
+        return x.to(dtype)
+
+    def decode_variance(self, variance: Tensor) -> Tensor:
+        """(D',) -> (D,) in squared units of X; 0 for constants."""
+        decoded = torch.zeros_like(self.scale)
+        decoded[self.varies] = variance.double().cpu() * self.scale[self.varies].square()
+        return decoded

@@ -1,0 +1,582 @@
+"""The conditional variational autoencoder: q(z|x, c) and p(x|z, c)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
+from skvae._conditions import kind_of, kind_of_target, read_condition, read_target
+from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._sklearn import (
+    check_feature_names,
+    check_n_features,
+    check_same_namespace,
+    fit_context,
+    float_dtypes,
+    from_tensor,
+    to_numpy,
+)
+
+_Columns = list[tuple[str, np.ndarray]]
+
+
+class ConditionalVAE(BaseVAE):
+    __doc__ = f"""Variational autoencoder of X given a condition c for every row.
+
+    Encoder and decoder both see c: q(z|x, c) and p(x|z, c). So z tells what c does not,
+    and x can be drawn for a chosen c [5]_.
+
+    The condition comes from one place: the keyword `condition` of `fit` (labels, numbers
+    or a DataFrame of both; floats are numbers, all else are labels), the columns of X
+    that `condition_columns` names, or, with neither, `y`.
+
+    Labels may be left out later: then they are integrated out, with p(c|x) proportional
+    to p(c) p(x|c). So the model serves in a Pipeline, whose `transform` has no y. Numbers
+    are always needed.
+
+    Parameters
+    ----------
+    condition_columns : list of str or int, default=None
+        Columns of X that are the condition, by name or position; the model is one of the
+        others. Outputs have the width of X, with the condition in its columns.
+
+{PARAMETERS}
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The categories, where the condition is one column of labels.
+
+    categories_ : list of ndarray
+        The categories of each column of labels.
+
+{ATTRIBUTES}
+
+    See Also
+    --------
+    VAETransformer : The same without a condition.
+
+    References
+    ----------
+{REFERENCES}
+    .. [5] K. Sohn, H. Lee and X. Yan, "Learning Structured Output Representation using
+       Deep Conditional Generative Models", NeurIPS 2015.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skvae import ConditionalVAE
+    >>> X, y = load_iris(return_X_y=True)
+    >>> vae = ConditionalVAE(n_components=2, max_iter=20, random_state=0).fit(X, y)
+    >>> vae.sample(condition=[0, 0, 2]).shape
+    (3, 4)
+    >>> vae.condition_proba(X).shape
+    (150, 3)
+    """
+
+    __metadata_request__fit: ClassVar = {"condition": True}
+    __metadata_request__partial_fit: ClassVar = {"condition": True}
+    __metadata_request__transform: ClassVar = {"condition": True}
+    __metadata_request__inverse_transform: ClassVar = {"condition": True}
+    __metadata_request__score: ClassVar = {"condition": True}
+
+    _parameter_constraints: ClassVar = {
+        **BaseVAE._parameter_constraints,
+        "condition_columns": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 8,
+        *,
+        condition_columns: Sequence[int | str] | None = None,
+        likelihood: str = "gaussian",
+        noise_variance: str | float = "feature",
+        beta: float = 1.0,
+        n_importance_samples: int = 1,
+        hidden_layer_sizes: Sequence[int] = (128, 128),
+        activation: str = "silu",
+        dropout: float = 0.0,
+        alpha: float = 0.0,
+        learning_rate: str = "adaptive",
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 500,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-3,
+        n_init: int = 1,
+        init: str = "both",
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            n_components,
+            likelihood=likelihood,
+            noise_variance=noise_variance,
+            beta=beta,
+            n_importance_samples=n_importance_samples,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            alpha=alpha,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            n_init=n_init,
+            init=init,
+            warm_start=warm_start,
+            random_state=random_state,
+            device=device,
+            verbose=verbose,
+        )
+        self.condition_columns = condition_columns
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
+        """Train the model on X given its condition.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to learn from; two at least.
+        y : array-like of shape (n_samples,), default=None
+            The condition, where neither `condition` nor `condition_columns` is given: a
+            label, or a number if it is a continuous target.
+        condition : array-like or DataFrame of shape (n_samples,) or (n_samples, n_columns)
+            The condition.
+
+        Returns
+        -------
+        self : ConditionalVAE
+
+        Raises
+        ------
+        ValueError
+            For NaN or infinite values in X or the condition, no condition at all or two,
+            values outside of the likelihood's support and parameters out of range.
+        """
+        return self._fit_given(X, y, condition, is_partial=False)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
+        """One pass over these rows, going on from where the model is.
+
+        The first call decides the scales of the columns and the categories of the
+        condition; there is no early stopping.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        condition : array-like or DataFrame, default=None
+            As in `fit`.
+
+        Returns
+        -------
+        self : ConditionalVAE
+        """
+        return self._fit_given(X, y, condition, is_partial=True)
+
+    def fit_transform(self, X: Any, y: Any = None, *, condition: Any = None) -> Any:
+        """``fit(X, y, condition=condition).transform(X, condition=condition)``.
+
+        A condition that comes from y is not used to transform: later rows have no y, and
+        the features would tell what they will not tell there.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        condition : array-like or DataFrame, default=None
+            As in `fit`.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+        """
+        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+
+    def transform(self, X: Any, *, condition: Any = None) -> Any:
+        """Means of q(z|x, c), or of the mixture over p(c|x) where labels are unknown.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            In the dtype of X.
+        """
+        return self.posterior(X, condition=condition).mean
+
+    def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
+        """Means and standard deviations of q(z|x, c), or of the mixture over p(c|x).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+
+        Returns
+        -------
+        mean, std : ndarrays of shape (n_samples, n_components)
+        """
+        X, values = self._enter_given(X, condition, "transform")
+        return self._posterior_of(X, values)
+
+    def inverse_transform(self, Z: Any, *, condition: Any = None) -> Any:
+        """E[x|z, c] in the units of X; without a condition, averaged over p(c).
+
+        With another condition than the row's own this is its counterfactual.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+        condition : array-like or DataFrame, default=None
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The columns of `condition_columns` hold the condition, without one the most
+            frequent labels.
+        """
+        check_is_fitted(self)
+        z = self._check_components(Z)
+        values = None if condition is None else read_condition(condition, len(z))
+        x = self._decode(z, values)
+        if values is None:
+            most_frequent = np.full(len(z), int(np.argmax(self._fitted.conditions.log_prior)))
+            return self._assemble(x, self._fitted.conditions.values(most_frequent), Z)
+        return self._assemble(x, [column for _, column in values], Z)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        condition: Any = None,
+        mean: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Draw rows from the model: z from p(z), then x from p(x|z, c), noise included.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            With a condition of m rows, 1 or m: a row is drawn for each.
+        condition : array-like or DataFrame, default=None
+            None draws labels as often as they were in the training rows.
+        mean : bool, default=False
+            Give E[x|z, c] in place of a draw of x.
+        random_state : int, RandomState instance or None, default=None
+            None uses the estimator's own.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`.
+        """
+        check_is_fitted(self)
+        n_samples = self._check_count(n_samples)
+        values = None
+        if condition is not None:
+            values = read_condition(condition)
+            n_given = len(values[0][1])
+            if n_samples not in (1, n_given):
+                raise ValueError(
+                    f"n_samples={n_samples}, but condition has {n_given} rows. A row is drawn for "
+                    "each row of the condition: leave n_samples out, or repeat the condition."
+                )
+            n_samples = n_given
+        x, drawn = self._sample(n_samples, values, mean, random_state)
+        if values is not None:
+            return self._assemble(x, [column for _, column in values], None)
+        drawn = np.zeros(n_samples, dtype=np.intp) if drawn is None else drawn
+        return self._assemble(x, self._fitted.conditions.values(drawn), None)
+
+    def score_samples(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
+        """log p(x|c) of each row in nats; without a condition log p(x), labels summed out.
+
+        scikit-learn's metadata routing does not reach this method: pass the keyword.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+        n_draws : int, default=128
+            Draws of z, the same for every row and call.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,)
+        """
+        X, values = self._enter_given(X, condition, "score_samples")
+        return self._output(self._log_likelihood(X, values, self._check_count(n_draws)), X)
+
+    def score(self, X: Any, y: Any = None, *, condition: Any = None) -> float:
+        """Mean of ``score_samples`` in nats a row, given the condition where there is one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            The condition, if it was in `fit`.
+        condition : array-like or DataFrame, default=None
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        if condition is None and y is not None and self._source == "target":
+            condition = y
+        return float(self.score_samples(X, condition=condition).mean())
+
+    def condition_proba(self, X: Any, *, n_draws: int = 128) -> Any:
+        """p(c|x), proportional to p(c) p(x|c), for labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=128
+            Draws of z for p(x|c).
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            The classes as in `classes_`; with several columns of labels, the combinations
+            that were seen in `fit`, in the order of `categories_`, the last changing first.
+        """
+        check_is_fitted(self)
+        if self._source == "columns":
+            raise ValueError(
+                "condition_proba asks for what X itself tells here: the condition is in its "
+                f"columns {list(self.condition_columns)!r}."
+            )
+        X, _ = self._enter_given(X, None, "condition_proba")
+        model, x, c = self._enter(X, None)
+        if c is not None:
+            return self._output(x.new_ones(len(x), 1), X)
+        joint = self._joint(model, x, self._check_count(n_draws))
+        return self._output(torch.softmax(joint, 1), X)
+
+    def elbo(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> BoundTerms:
+        """The evidence lower bound of each row given c, split into its two terms.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+            None takes the likeliest labels of each row.
+        n_draws : int, default=128
+            Draws of z for the expectation.
+
+        Returns
+        -------
+        elbo, reconstruction, kl : ndarrays of shape (n_samples,)
+            In nats: E_q[log p(x|z, c)] - KL[q(z|x, c) || p(z)], and both of these.
+        """
+        X, values = self._enter_given(X, condition, "elbo")
+        return self._elbo_of(X, values, n_draws)
+
+    def effective_sample_size(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
+        """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+            None takes the likeliest labels of each row.
+        n_draws : int, default=128
+
+        Returns
+        -------
+        effective_sample_size : ndarray of shape (n_samples,)
+        """
+        X, values = self._enter_given(X, condition, "effective_sample_size")
+        found = self._scores(X, values, self._check_count(n_draws))
+        return self._output(found.effective_sample_size, X)
+
+    def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
+        """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        condition : array-like or DataFrame, default=None
+        n_draws : int, default=1000
+            Draws from q(z); the error falls with their square root.
+
+        Returns
+        -------
+        kl : float
+            In nats.
+        """
+        X, values = self._enter_given(X, condition, "marginal_kl")
+        return self._marginal_kl_of(X, values, n_draws)
+
+    # -------------------------------------------------------- where the condition is
+
+    def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> ConditionalVAE:
+        goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
+        X, in_columns = self._split_columns(X, reset=not goes_on)
+        n_rows = X.shape[0]
+        if condition is not None and in_columns is not None:
+            raise ValueError(
+                f"condition= was given, and condition_columns={list(self.condition_columns)!r} "
+                "too. The condition comes from one place: leave one of them out."
+            )
+        if in_columns is not None:
+            source, values = "columns", in_columns
+            kinds = [kind_of(column) for _, column in values]
+        elif condition is not None:
+            source, values = "keyword", read_condition(condition, n_rows)
+            kinds = [kind_of(column) for _, column in values]
+        elif y is not None:
+            source, values = "target", read_target(y, n_rows)
+            kinds = [kind_of_target(column) for _, column in values]
+        else:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: it "
+                "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
+                "condition_columns of X. Without any condition, use VAETransformer."
+            )
+        self._fit(X, values, kinds, like=X, is_partial=is_partial)
+        self._source = source
+        conditions = self._fitted.conditions
+        labels = conditions.labels
+        for name in ("classes_", "categories_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if labels:
+            self.categories_ = labels
+        if len(labels) == len(conditions.columns) == 1:
+            self.classes_ = labels[0]
+        return self
+
+    def _enter_given(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
+        """Validated X without its condition, and the condition's columns if there are any."""
+        check_is_fitted(self)
+        X, values = self._split_columns(X, reset=False, method=method)
+        if condition is None:
+            return X, values
+        if values is not None:
+            raise ValueError(
+                f"condition= was given, but the model was fitted with condition_columns="
+                f"{list(self.condition_columns)!r}, which X holds. Leave condition= out; for "
+                "another condition, change these columns of X."
+            )
+        return X, read_condition(condition, X.shape[0])
+
+    def _split_columns(
+        self, X: Any, *, reset: bool, method: str = ""
+    ) -> tuple[Any, _Columns | None]:
+        """X as a float array without the condition's columns, and these."""
+        if self.condition_columns is None:
+            return self._validate(X, reset=reset, method=method), None
+        check_feature_names(self, X, reset=reset)
+        table = X if hasattr(X, "columns") else _as_table(X)
+        if table.shape[0] == 0 or len(table.shape) != 2:
+            raise ValueError(f"X has the shape {tuple(table.shape)}; it has to be a table with rows.")
+        check_n_features(self, table, reset=reset)
+        positions = self._positions(table)
+        others = [i for i in range(table.shape[1]) if i not in positions]
+        if not others:
+            raise ValueError(
+                f"condition_columns={list(self.condition_columns)!r} are all the columns of X; "
+                "none is left to model."
+            )
+        if hasattr(table, "columns"):
+            names = [table.columns[i] for i in range(table.shape[1])]
+            picked = [(str(names[i]), table[names[i]]) for i in positions]
+            rest = table[[names[i] for i in others]]
+        else:
+            picked = [(f"x{i}", table[:, i]) for i in positions]
+            rest = table[:, others]
+        values = [(name, read_condition(column)[0][1]) for name, column in picked]
+        rest = check_array(
+            rest,
+            dtype=float_dtypes(rest),
+            estimator=self,
+            input_name="X",
+            ensure_min_samples=2 if reset else 1,
+        )
+        if not reset:
+            check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
+        return rest, [(name, _narrow(column)) for name, column in values]
+
+    def _positions(self, table: Any) -> list[int]:
+        names = [str(name) for name in table.columns] if hasattr(table, "columns") else []
+        positions = []
+        for column in self.condition_columns:
+            if isinstance(column, str):
+                if column not in names:
+                    raise ValueError(
+                        f"condition_columns names {column!r}, which is not a column of X"
+                        + (f": {names}." if names else " (X has no column names; use positions).")
+                    )
+                positions.append(names.index(column))
+            else:
+                if not -table.shape[1] <= column < table.shape[1]:
+                    raise ValueError(
+                        f"condition_columns has the position {column}, but X has "
+                        f"{table.shape[1]} columns."
+                    )
+                positions.append(int(column) % table.shape[1])
+        if len(set(positions)) < len(positions):
+            raise ValueError(f"condition_columns={list(self.condition_columns)!r} names a column twice.")
+        return positions
+
+    def _assemble(self, x: Tensor, condition: Sequence[np.ndarray], like: Any) -> Any:
+        """Decoded columns, and the condition in its own where X has them."""
+        if self.condition_columns is None:
+            return self._output(x, like)
+        names = getattr(self, "feature_names_in_", None)
+        positions = [
+            list(names).index(column) if isinstance(column, str) else int(column) % self.n_features_in_
+            for column in self.condition_columns
+        ]
+        numeric = all(column.dtype.kind in "biuf" for column in condition)
+        decoded = to_numpy(x)
+        full = np.empty((len(decoded), self.n_features_in_), decoded.dtype if numeric else object)
+        full[:, [i for i in range(self.n_features_in_) if i not in positions]] = decoded
+        for position, column in zip(positions, condition, strict=True):
+            full[:, position] = column
+        return full if not numeric else from_tensor(torch.from_numpy(full), self._like(like))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.condition_columns is None
+        return tags
+
+
+def _as_table(X: Any) -> np.ndarray:
+    table = np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)
+    return table
+
+
+def _narrow(column: np.ndarray) -> np.ndarray:
+    """A column of objects that are all numbers or all strings, as such."""
+    if column.dtype.kind != "O":
+        return column
+    narrowed = np.array(column.tolist())
+    return narrowed if narrowed.dtype.kind in "biuf" or all(
+        isinstance(value, str) for value in column
+    ) else column

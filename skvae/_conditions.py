@@ -1,0 +1,238 @@
+"""Conditions: labels and numbers <-> the columns c that both networks are given.
+
+Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import type_of_target
+
+from skvae._sklearn import to_numpy
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A column of labels, one column of c for each category."""
+
+    name: str
+    categories: np.ndarray  # (n_categories,), sorted
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> Labels:
+        try:
+            return cls(name, np.unique(values))
+        except TypeError:  # labels of several types have no order but their text
+            return cls(name, np.array(sorted(set(values), key=lambda v: (str(type(v)), str(v))), object))
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """The position of each value among the categories, ``(N,)``."""
+        position = {category: i for i, category in enumerate(self.categories.tolist())}
+        codes = np.array([position.get(value, -1) for value in values.tolist()], dtype=np.intp)
+        if (codes < 0).any():
+            row = int(np.argmax(codes < 0))
+            raise ValueError(
+                f"condition column {self.name!r} has the category {values[row]!r} (row {row}), "
+                f"which was not there in fit. The categories are "
+                f"{_listed(self.categories.tolist())}. Give one of these, or fit again with "
+                f"rows of the new category."
+            )
+        return codes
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        return np.eye(len(self.categories))[self.codes(values)]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers, standardised: one column of c."""
+
+    name: str
+    mean: float
+    scale: float
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> Number:
+        values = values.astype(np.float64)
+        scale = float(values.std())
+        return cls(name, float(values.mean()), scale if scale > 0 else 1.0)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        try:
+            numbers = values.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"condition column {self.name!r} was a column of numbers in fit; "
+                f"now it holds {values[0]!r}, which is none."
+            ) from None
+        return ((numbers - self.mean) / self.scale)[:, None]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The columns of a condition; without any, c has no columns and one combination."""
+
+    columns: tuple[Labels | Number, ...] = ()
+    #: c of each combination of labels seen in training (M, C), and the log of its share.
+    combinations: np.ndarray | None = field(default_factory=lambda: np.zeros((1, 0)))
+    log_prior: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    codes: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), dtype=np.intp))  # (M, columns)
+
+    @classmethod
+    def of(cls, values: Sequence[tuple[str, np.ndarray]], kinds: Sequence[str]) -> Conditions:
+        columns = tuple(
+            Labels.of(name, v) if kind == "label" else Number.of(name, v)
+            for (name, v), kind in zip(values, kinds, strict=True)
+        )
+        if not all(isinstance(column, Labels) for column in columns):
+            return cls(columns, None, np.zeros(0))
+        codes = np.column_stack([c.codes(v) for c, (_, v) in zip(columns, values, strict=True)])
+        seen, counts = np.unique(codes, axis=0, return_counts=True)
+        encoded = [
+            np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(columns)
+        ]
+        return cls(columns, np.hstack(encoded), np.log(counts / counts.sum()), seen)
+
+    @property
+    def n_columns(self) -> int:
+        return sum(len(c.categories) if isinstance(c, Labels) else 1 for c in self.columns)
+
+    @property
+    def labels(self) -> list[np.ndarray]:
+        return [column.categories for column in self.columns if isinstance(column, Labels)]
+
+    def encode(self, values: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+        """Columns of the condition -> c (N, C)."""
+        names = [column.name for column in self.columns]
+        if len(values) != len(names):
+            raise ValueError(
+                f"condition has {len(values)} column(s), but the model was fitted with "
+                f"{len(names)}: {_listed(names)}."
+            )
+        given = [name for name, _ in values]
+        # Names decide where both sides have them (a DataFrame); else the order does.
+        if set(given) == set(names):
+            by_name = dict(values)
+            values = [(name, by_name[name]) for name in names]
+        return np.hstack([column.encode(v) for column, (_, v) in zip(self.columns, values, strict=True)])
+
+    def values(self, combinations: np.ndarray) -> list[np.ndarray]:
+        """The labels of these combinations (given by number), one array a column."""
+        return [
+            column.categories[self.codes[combinations, i]]
+            for i, column in enumerate(self.columns)
+            if isinstance(column, Labels)
+        ]
+
+
+def read_condition(condition: Any, n_rows: int | None = None) -> list[tuple[str, np.ndarray]]:
+    """Whatever a user calls a condition -> its columns with their names.
+
+    Raises ValueError for missing values and for a length that is not ``n_rows``.
+    """
+    if hasattr(condition, "columns") and hasattr(condition, "to_numpy"):  # a DataFrame
+        columns = [(str(name), _plain(condition[name])) for name in condition.columns]
+    else:
+        name = getattr(condition, "name", None)
+        values = _plain(condition)
+        if values.ndim == 0:
+            raise ValueError(
+                f"condition has to be a column or a table with a value for every row; got the "
+                f"single value {condition!r}. Write [{condition!r}] for one row."
+            )
+        if values.ndim == 1:
+            columns = [("condition" if name is None else str(name), values)]
+        elif values.ndim == 2:
+            columns = [(f"condition{i}", column) for i, column in enumerate(values.T)]
+        else:
+            raise ValueError(
+                f"condition has {values.ndim} axes; it has to be a column or a table."
+            )
+    if not columns:
+        raise ValueError("condition is a table without columns.")
+    for name, values in columns:
+        if n_rows is not None and len(values) != n_rows:
+            raise ValueError(
+                f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
+                f"for each row of X (or of Z, or of n_samples)."
+            )
+        missing = _is_missing(values)
+        if missing.any():
+            raise ValueError(
+                f"condition column {name!r} is missing (NaN, None or infinite) in row "
+                f"{int(np.argmax(missing))}. Every row needs a condition: drop these rows, or "
+                f"make the missing a category of its own."
+            )
+    return columns
+
+
+def kind_of(values: np.ndarray) -> str:
+    """Floats are numbers; all else are labels."""
+    return "number" if values.dtype.kind == "f" else "label"
+
+
+def kind_of_target(y: np.ndarray) -> str:
+    """y is a label or a number as scikit-learn sees a target."""
+    return "number" if type_of_target(y, input_name="y").startswith("continuous") else "label"
+
+
+def read_target(y: Any, n_rows: int) -> list[tuple[str, np.ndarray]]:
+    """y -> its columns with their names."""
+    name = getattr(y, "name", None)
+    values = check_array(
+        y, ensure_2d=False, allow_nd=False, dtype=None, ensure_all_finite=False, input_name="y"
+    )
+    values = to_numpy(values)
+    if values.ndim == 1 or values.shape[1] == 1:
+        return read_condition(_Named(values.ravel(), "y" if name is None else str(name)), n_rows)
+    return [
+        (f"y{i}", column)
+        for i, (_, column) in enumerate(read_condition(values, n_rows))
+    ]
+
+
+@dataclass(frozen=True)
+class _Named:
+    values: np.ndarray
+    name: str
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.values, dtype=dtype)
+
+
+def _plain(values: Any) -> np.ndarray:
+    """A column or table as numpy; strings of mixed columns stay what they are."""
+    if isinstance(values, (list, tuple)):
+        table = np.array(values, dtype=object)
+        array = np.array(values)
+        # numpy turns ["a", 1] into strings, and both into one type; objects keep theirs.
+        mixed = array.dtype.kind in "US" and not all(isinstance(v, str) for v in table.ravel())
+        return table if mixed or array.dtype.kind == "O" else array
+    if hasattr(values, "to_numpy"):
+        return np.asarray(values.to_numpy())
+    return to_numpy(values)
+
+
+def _is_missing(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "fc":
+        return ~np.isfinite(values)
+    if values.dtype.kind == "O":
+        # NaN and pandas' NaT differ from themselves; its NA gives no truth value at all.
+        def missing(value: Any) -> bool:
+            try:
+                return value is None or bool(value != value)
+            except TypeError:
+                return True
+
+        return np.array([missing(value) for value in values], dtype=bool)
+    return np.zeros(len(values), dtype=bool)
+
+
+def _listed(values: Sequence[Any], most: int = 10) -> str:
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")

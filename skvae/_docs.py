@@ -1,0 +1,132 @@
+"""The parts of the two classes' documentation that are the same."""
+
+PARAMETERS = """\
+    n_components : int, default=8
+        Number of latent components. May exceed the number of columns of X.
+
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        p(x|z) of every column. "gaussian" is for real values; columns are standardised
+        inside, and all answers are in the units of X. "bernoulli" is for values in
+        [0, 1]: strictly between them a value is the probability of a bit that is drawn
+        afresh in every training step, and is scored by its expected log density.
+
+    noise_variance : {"feature", "shared", "decoder"} or float, default="feature"
+        Variance of the gaussian p(x|z): one learned for each column ("feature", as in
+        factor analysis), one for all ("shared", as in probabilistic PCA), one for every
+        row and column from the decoder ("decoder"), or this number (1.0: the
+        squared-error VAE). Numbers, and what "shared" shares, are in units of
+        standardised columns. No variance falls below 1e-6 of its column's.
+
+    beta : float, default=1.0
+        Weight of KL[q(z|x) || p(z)] in the bound. More makes components fewer and more
+        independent, less makes reconstructions better.
+
+    n_importance_samples : int, default=1
+        Draws of z for the bound: 1 is the ELBO, more the importance-weighted bound
+        (IWAE), with the doubly reparameterised gradient (DReG) for the encoder.
+
+    hidden_layer_sizes : tuple of int, default=(128, 128)
+        Hidden layers of the encoder, from X to z; the decoder has them in reverse. With
+        () the model is linear: factor analysis or probabilistic PCA.
+
+    activation : {"silu", "relu", "tanh", "gelu", "elu"}, default="silu"
+        Activation of the hidden layers.
+
+    dropout : float, default=0.0
+        Part of the hidden units that is left out at random in each training step.
+
+    alpha : float, default=0.0
+        Decoupled weight decay (AdamW) of the weights, not the biases.
+
+    learning_rate : {"adaptive", "cosine", "constant"}, default="adaptive"
+        Schedule. "adaptive" multiplies the rate by 0.3 whenever the watched bound has
+        not improved for half of `n_iter_no_change` epochs; "cosine" lets it fall to 0
+        over `max_iter` epochs.
+
+    learning_rate_init : float, default=1e-3
+        Step size of Adam at the beginning.
+
+    batch_size : int, default=128
+        Rows of a training step.
+
+    max_iter : int, default=500
+        Most epochs, which are passes over the training rows.
+
+    early_stopping : bool, default=True
+        Keep `validation_fraction` of the rows apart, stop when the bound on them has not
+        improved by `tol` for `n_iter_no_change` epochs, and keep the best weights.
+        Fits of fewer than 20 rows keep none apart.
+
+    validation_fraction : float, default=0.1
+        Part of the rows for validation.
+
+    n_iter_no_change : int, default=20
+        Patience of the early stopping, in epochs.
+
+    tol : float, default=1e-3
+        Smallest improvement that counts, in nats a row.
+
+    n_init : int, default=1
+        Number of starts of each kind. They are trained together and the one with the
+        best validation bound (training bound without early stopping) is kept.
+
+    init : {"both", "factor_analysis", "random"}, default="both"
+        "factor_analysis" starts at the linear model of maximum likelihood (of PPCA where
+        the variance is shared or given), with the networks silent beside it; "random" at
+        random networks and the column means; "both" trains one of each. A bernoulli
+        likelihood has the random start alone.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on with the weights, optimiser state, scales and order of
+        components of the last fit.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the validation split, the starts, the order of rows and all noise.
+
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1"; "auto" takes a GPU where there is one.
+
+    verbose : bool or int, default=False
+        Print the bound every ten epochs; larger numbers print more often."""
+
+ATTRIBUTES = """\
+    kl_per_component_ : ndarray of shape (n_components,)
+        KL[q(z_j|x) || p(z_j)] in nats, averaged over the training rows: how much a
+        component tells about a row. Largest first.
+
+    n_active_components_ : int
+        Number of components above 0.01 nats.
+
+    noise_variance_ : ndarray of shape (n_features,)
+        Variance of x given z in squared units of X, averaged over the training rows; 0
+        for constant columns. Gaussian likelihood only.
+
+    n_iter_ : int
+        Epochs of the start that was kept.
+
+    loss_curve_ : list of float
+        Minus the training bound of each epoch, in nats a row, in the units of X.
+
+    validation_scores_ : list of float
+        The validation bound after each epoch, likewise. Empty without early stopping.
+
+    best_validation_score_ : float or None
+        The validation bound of the weights that were kept. Not below that of the start.
+
+    device_ : str
+        Where the model was trained and lives.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen in `fit`, where they are all strings."""
+
+REFERENCES = """\
+    .. [1] D. P. Kingma and M. Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+    .. [2] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders",
+       ICLR 2016.
+    .. [3] G. Tucker, D. Lawson, S. Gu and C. J. Maddison, "Doubly Reparameterized
+       Gradient Estimators for Monte Carlo Objectives", ICLR 2019.
+    .. [4] M. E. Tipping and C. M. Bishop, "Probabilistic Principal Component Analysis",
+       JRSS B, 1999."""

@@ -1,0 +1,96 @@
+"""What a fitted model says of rows: posteriors, log-likelihoods, means, in bounded memory.
+
+The model is a lone one in the dtype of x. Axes: ``N`` rows, ``D`` columns, ``C``
+condition columns, ``S`` draws, ``Z`` components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skvae._bounds import gaussian_kl, log_mean_exp
+from skvae._likelihoods import Likelihood
+from skvae._vae import VAE
+
+# Numbers in the widest tensor of a pass.
+_MAX_NUMBERS = 2**21
+
+
+class Scores(NamedTuple):
+    """Of each row, by S draws from q(z|x, c)."""
+
+    log_likelihood: Tensor  # (N,)     importance-weighted: log p(x|c), nearly
+    reconstruction: Tensor  # (N,)     E_q[log p(x|z, c)]
+    kl: Tensor  # (N, Z)     KL[q(z_j|x, c) || p(z_j)]
+    effective_sample_size: Tensor  # (N,)     of the importance weights, 1 to S
+
+
+@torch.no_grad()
+def posterior(model: VAE, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of q(z|x, c), ``(N, Z)`` each."""
+    parts = [model.encode(x[None, rows], c[None, rows]) for rows in _chunks(model, len(x), 1)]
+    loc = torch.cat([q.loc[0] for q in parts])
+    return loc, torch.cat([q.log_scale[0] for q in parts]).exp()
+
+
+@torch.no_grad()
+def scores(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> Scores:
+    """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone."""
+    parts = []
+    for rows in _chunks(model, len(x), len(noise)):
+        terms = model.terms(x[None, rows], c[None, rows], noise[:, None, None])
+        log_weights = (terms.log_px - terms.log_ratio)[:, 0]
+        parts.append(
+            Scores(
+                log_mean_exp(log_weights),
+                terms.log_px[:, 0].mean(0),
+                gaussian_kl(terms.loc[0], terms.log_scale[0]),
+                1 / torch.softmax(log_weights, 0).square().sum(0),
+            )
+        )
+    return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def decode(
+    model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]
+) -> Tensor:
+    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
+    return torch.cat(
+        [
+            cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0]
+            for rows in _chunks(model, len(z), 1)
+        ]
+    )
+
+
+@torch.no_grad()
+def marginal_kl(loc: Tensor, scale: Tensor, noise: Tensor, rows: Tensor) -> tuple[float, float]:
+    """KL[q(z) || p(z)] of the aggregate posterior q(z) = mean of q(z|x), and its error.
+
+    By draws z = loc + scale * noise at these rows, whose densities are averaged over
+    all posteriors, ``(N, Z)``. The error is the standard error of the mean over draws.
+    """
+    z = loc[rows] + scale[rows] * noise
+    ratios = []
+    size = max(1, _MAX_NUMBERS // max(1, loc.numel()))
+    for some in z.split(size):
+        deviation = (some[:, None] - loc) / scale
+        log_q = (-0.5 * deviation.square() - scale.log()).sum(-1)  # (some, N)
+        ratios.append(log_mean_exp(log_q.T) + 0.5 * some.square().sum(-1))
+    ratio = torch.cat(ratios)
+    return ratio.mean().item(), (ratio.std() / len(ratio) ** 0.5).item()
+
+
+def _chunks(model: VAE, n_rows: int, n_draws: int) -> Iterator[slice]:
+    a = model.architecture
+    width = max(a.n_features * a.n_decoded, 2 * a.n_components, *a.hidden_layer_sizes, 1)
+    size = max(1, _MAX_NUMBERS // (n_draws * width))
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)
+
+

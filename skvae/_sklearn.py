@@ -1,0 +1,71 @@
+"""The one place that touches what scikit-learn does not call public.
+
+Arrays of any namespace to tensors and back, and the names its own estimators use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    check_same_namespace,
+    get_namespace,
+    get_namespace_and_device,
+    move_to,
+)
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names as check_feature_names
+from sklearn.utils.validation import _check_n_features as check_n_features
+from torch import Tensor
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "check_feature_names",
+    "check_n_features",
+    "check_same_namespace",
+    "fit_context",
+    "float_dtypes",
+    "from_tensor",
+    "to_numpy",
+    "to_tensor",
+]
+
+
+def float_dtypes(X: Any) -> list[Any]:
+    """The dtypes that ``validate_data`` keeps; all others become the first."""
+    xp, _ = get_namespace(X)
+    return [xp.float64, xp.float32]
+
+
+def to_tensor(X: Any) -> Tensor:
+    """A validated array as a tensor that shares its memory where torch allows that."""
+    if isinstance(X, Tensor):
+        return X.detach()
+    X = to_numpy(X)
+    # torch wants memory that may be written to, and no negative strides.
+    if not X.flags.writeable or any(stride < 0 for stride in X.strides):
+        X = X.copy()
+    return torch.from_numpy(X)
+
+
+def to_numpy(X: Any) -> np.ndarray:
+    if isinstance(X, Tensor):
+        return X.detach().cpu().numpy()
+    xp, _ = get_namespace(X)
+    return np.asarray(_convert_to_numpy(X, xp))
+
+
+def from_tensor(tensor: Tensor, like: Any) -> Any:
+    """The tensor as an array of the namespace and on the device of ``like``."""
+    tensor = tensor.detach()
+    xp, is_array_api, device = get_namespace_and_device(like)
+    if not is_array_api or xp.__name__.endswith("numpy"):
+        return tensor.cpu().numpy()
+    if xp.__name__.endswith("torch"):
+        return tensor.to(device)
+    return move_to(tensor.cpu().numpy(), xp=xp, device=device)

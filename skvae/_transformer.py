@@ -1,0 +1,269 @@
+"""The variational autoencoder as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
+from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._sklearn import fit_context
+
+
+class VAETransformer(BaseVAE):
+    __doc__ = f"""Variational autoencoder: nonlinear PCA with a likelihood.
+
+    A decoder gives mean and variance of p(x|z) for latent z ~ N(0, I), an encoder mean
+    and standard deviations of q(z|x); both are trained by climbing the evidence lower
+    bound [1]_
+
+        log p(x) >= E_q[log p(x|z)] - KL[q(z|x) || p(z)]
+
+    or, with more draws, the importance-weighted bound [2]_ [3]_. Beside each network
+    there is a linear map, and one start of the training is the linear model of maximum
+    likelihood itself [4]_: the validation bound ends no lower than there.
+
+    Parameters
+    ----------
+{PARAMETERS}
+
+    Attributes
+    ----------
+{ATTRIBUTES}
+
+    See Also
+    --------
+    ConditionalVAE : The same, given labels or numbers for every row.
+    sklearn.decomposition.PCA : The linear model with one variance for all columns.
+    sklearn.decomposition.FactorAnalysis : The linear model with one for each column.
+
+    References
+    ----------
+{REFERENCES}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAETransformer
+    >>> X = load_wine().data
+    >>> vae = VAETransformer(n_components=2, max_iter=20, random_state=0).fit(X)
+    >>> vae.transform(X).shape
+    (178, 2)
+    >>> vae.sample(3).shape
+    (3, 13)
+    >>> bool(vae.score(X) > -30)
+    True
+    """
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> VAETransformer:
+        """Train the model on X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to learn from; two at least.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : VAETransformer
+
+        Raises
+        ------
+        ValueError
+            For NaN or infinite values, values outside of the likelihood's support, and
+            parameters outside of their range.
+        """
+        X = self._validate(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
+        self._fit(X, None, None, like=X)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> VAETransformer:
+        """One pass over these rows, going on from where the model is.
+
+        The first call decides the scales of the columns; there is no early stopping, and
+        ``kl_per_component_`` keeps the components in the order of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : VAETransformer
+        """
+        X = self._validate(X, reset=not hasattr(self, "_fitted"))
+        self._fit(X, None, None, like=X, is_partial=True)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Means of q(z|x).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            In the dtype of X. Never a draw: the same row gives the same features.
+        """
+        return self.posterior(X).mean
+
+    def posterior(self, X: Any) -> PosteriorMoments:
+        """Means and standard deviations of q(z|x).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        mean, std : ndarrays of shape (n_samples, n_components)
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="transform")
+        return self._posterior_of(X, None)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """E[x|z] in the units of X.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        return self._output(self._decode(self._check_components(Z), None), Z)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        mean: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Draw rows from the model: z from p(z), then x from p(x|z), noise included.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        mean : bool, default=False
+            Give E[x|z] in place of a draw of x: smooth, where the data are noisy.
+        random_state : int, RandomState instance or None, default=None
+            None uses the estimator's own.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`.
+        """
+        check_is_fitted(self)
+        x, _ = self._sample(self._check_count(n_samples), None, mean, random_state)
+        return self._output(x, None)
+
+    def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
+        """log p(x) of each row in nats, by the importance-weighted bound.
+
+        Comparable with ``PCA.score_samples`` and ``GaussianMixture.score_samples`` on the
+        same X: it is a density in the units of X (a probability for bernoulli).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=128
+            Draws of z. The bound rises to log p(x) with their number. They are the same
+            for every row and call, so that a row's score depends on the row alone.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="score_samples")
+        return self._output(self._log_likelihood(X, None, self._check_count(n_draws)), X)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of ``score_samples(X)``: log p(x) in nats a row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+        """
+        return float(self.score_samples(X).mean())
+
+    def elbo(self, X: Any, *, n_draws: int = 128) -> BoundTerms:
+        """The evidence lower bound of each row, split into its two terms.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=128
+            Draws of z for the expectation.
+
+        Returns
+        -------
+        elbo, reconstruction, kl : ndarrays of shape (n_samples,)
+            In nats: E_q[log p(x|z)] - KL[q(z|x) || p(z)], and both of these.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="elbo")
+        return self._elbo_of(X, None, n_draws)
+
+    def effective_sample_size(self, X: Any, *, n_draws: int = 128) -> Any:
+        """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
+
+        Near `n_draws` where q(z|x) is the posterior; near 1 where the score of a row hangs
+        on a single draw and is still too low.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=128
+
+        Returns
+        -------
+        effective_sample_size : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="effective_sample_size")
+        found = self._scores(X, None, self._check_count(n_draws))
+        return self._output(found.effective_sample_size, X)
+
+    def marginal_kl(self, X: Any, *, n_draws: int = 1000) -> float:
+        """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
+
+        Samples start from p(z), reconstructions from q(z) = mean of q(z|x) over rows: a
+        large gap is why a model can reconstruct well and sample badly (Hoffman & Johnson,
+        ELBO surgery, 2016).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=1000
+            Draws from q(z); the error falls with their square root.
+
+        Returns
+        -------
+        kl : float
+            In nats.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="marginal_kl")
+        return self._marginal_kl_of(X, None, n_draws)
