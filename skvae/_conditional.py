@@ -22,6 +22,7 @@ from skvae._sklearn import (
     float_dtypes,
     from_tensor,
     to_numpy,
+    to_tensor,
 )
 
 _Columns = list[tuple[str, np.ndarray]]
@@ -347,7 +348,7 @@ class ConditionalVAE(BaseVAE):
         check_is_fitted(self)
         if condition is None and y is not None and self._source == "target":
             condition = y
-        return float(self.score_samples(X, condition=condition).mean())
+        return to_tensor(self.score_samples(X, condition=condition)).mean().item()
 
     def condition_proba(self, X: Any, *, n_draws: int = 128) -> Any:
         """p(c|x), proportional to p(c) p(x|c), for labels.

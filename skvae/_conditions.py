@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
 from skvae._sklearn import to_numpy
@@ -130,7 +130,9 @@ class Conditions:
         ]
 
 
-def read_condition(condition: Any, n_rows: int | None = None) -> list[tuple[str, np.ndarray]]:
+def read_condition(
+    condition: Any, n_rows: int | None = None, *, names: Sequence[str] = ()
+) -> list[tuple[str, np.ndarray]]:
     """Whatever a user calls a condition -> its columns with their names.
 
     Raises ValueError for missing values and for a length that is not ``n_rows``.
@@ -155,6 +157,8 @@ def read_condition(condition: Any, n_rows: int | None = None) -> list[tuple[str,
             )
     if not columns:
         raise ValueError("condition is a table without columns.")
+    if names:
+        columns = [(name, values) for name, (_, values) in zip(names, columns, strict=True)]
     for name, values in columns:
         if n_rows is not None and len(values) != n_rows:
             raise ValueError(
@@ -184,25 +188,13 @@ def kind_of_target(y: np.ndarray) -> str:
 def read_target(y: Any, n_rows: int) -> list[tuple[str, np.ndarray]]:
     """y -> its columns with their names."""
     name = getattr(y, "name", None)
-    values = check_array(
-        y, ensure_2d=False, allow_nd=False, dtype=None, ensure_all_finite=False, input_name="y"
+    values = to_numpy(
+        check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
     )
-    values = to_numpy(values)
-    if values.ndim == 1 or values.shape[1] == 1:
-        return read_condition(_Named(values.ravel(), "y" if name is None else str(name)), n_rows)
-    return [
-        (f"y{i}", column)
-        for i, (_, column) in enumerate(read_condition(values, n_rows))
-    ]
-
-
-@dataclass(frozen=True)
-class _Named:
-    values: np.ndarray
-    name: str
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.asarray(self.values, dtype=dtype)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = column_or_1d(values, warn=True)
+    names = [f"y{i}" for i in range(values.shape[1])] if values.ndim == 2 else [name or "y"]
+    return read_condition(values, n_rows, names=[str(name) for name in names])
 
 
 def _plain(values: Any) -> np.ndarray:

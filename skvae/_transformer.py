@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
-from skvae._sklearn import fit_context
+from skvae._sklearn import fit_context, to_tensor
 
 
 class VAETransformer(BaseVAE):
@@ -206,7 +206,7 @@ class VAETransformer(BaseVAE):
         -------
         score : float
         """
-        return float(self.score_samples(X).mean())
+        return to_tensor(self.score_samples(X)).mean().item()
 
     def elbo(self, X: Any, *, n_draws: int = 128) -> BoundTerms:
         """The evidence lower bound of each row, split into its two terms.
