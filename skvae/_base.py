@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from skvae import _inference as inference
 from skvae._adam import AdamState
+from skvae._bounds import gaussian_kl
 from skvae._columns import Columns
 from skvae._conditions import Conditions, Labels, Number
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
@@ -131,7 +132,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     (without any, C = 0), or None where it is to be integrated out.
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "noise_variance": [
@@ -233,7 +234,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 changed = {k: (v, design[k]) for k, v in previous.design.items() if v != design[k]}
                 raise ValueError(
                     "warm_start and partial_fit go on with the model of the last fit, but "
-                    + ", ".join(f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items())
+                    + ", ".join(
+                        f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items()
+                    )
                     + ". Put the parameters back, or start anew: warm_start=False and fit."
                 )
             columns, conditions = previous.columns, previous.conditions
@@ -275,14 +278,12 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ]
         else:
             model = from_state(architecture, previous.model.state_dict())
-            runs = [
-                replace(run, model=model, seed=_integer(random), optimizer=previous.optimizer)
-            ]
+            runs = [replace(run, model=model, seed=_integer(random), optimizer=previous.optimizer)]
         with _threads(run):
             best, interrupted = self._train(runs, encoded, c, columns.log_jacobian)
             if previous is None:
                 loc, scale = inference.posterior(best.model, encoded[rows], c[rows])
-                kl = inference.gaussian_kl(loc, scale.log()).mean(0)
+                kl = gaussian_kl(loc, scale.log()).mean(0)
                 best = best.reorder(kl.argsort(descending=True, stable=True))
             self._set_fitted(best, columns, conditions, x.dtype, design, encoded, c, rows, like)
         self._warn(best, run, interrupted)
@@ -367,7 +368,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._version = __version__
         self._n_features_out = model.architecture.n_components
         loc, scale = inference.posterior(model, x[rows], c[rows])
-        kl = inference.gaussian_kl(loc, scale.log()).mean(0)
+        kl = gaussian_kl(loc, scale.log()).mean(0)
         self.kl_per_component_ = from_tensor(kl.to(out_dtype), like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         if model.architecture.n_dispersions:
@@ -396,9 +397,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return
         if not best.is_finite:
             warnings.warn(
-                f"the training bound stopped being finite in epoch {len(best.training_bounds) + 1}; "
-                "the estimator holds the best weights before. Lower learning_rate_init (it is "
-                f"{self.learning_rate_init:g}), or look for extreme values in X.",
+                "the training bound stopped being finite in epoch "
+                f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
+                f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for extreme values in X.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -569,7 +570,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             assert combinations is not None
             c = torch.from_numpy(combinations[likeliest]).to(x)
         found = inference.scores(model, x, c, noise)
-        return found._replace(reconstruction=found.reconstruction + self._fitted.columns.log_jacobian)
+        return found._replace(
+            reconstruction=found.reconstruction + self._fitted.columns.log_jacobian
+        )
 
     def _decode(self, z: Tensor, values: Any) -> Tensor:
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
@@ -644,7 +647,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_count(self, n: int) -> int:
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"a number of draws or samples must be an integer of at least 1; got {n!r}.")
+            raise ValueError(
+                f"a number of draws or samples must be an integer of at least 1; got {n!r}."
+            )
         return int(n)
 
     def _like(self, like: Any) -> Any:
@@ -784,4 +789,3 @@ def _to_plain(tensors: Any) -> dict[str, np.ndarray]:
 
 def _to_tensors(arrays: Any, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(a)).to(device) for name, a in arrays.items()}
-

@@ -495,7 +495,9 @@ class ConditionalVAE(BaseVAE):
         check_feature_names(self, X, reset=reset)
         table = X if hasattr(X, "columns") else _as_table(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
-            raise ValueError(f"X has the shape {tuple(table.shape)}; it has to be a table with rows.")
+            raise ValueError(
+                f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
+            )
         check_n_features(self, table, reset=reset)
         positions = self._positions(table)
         others = [i for i in range(table.shape[1]) if i not in positions]
@@ -542,7 +544,9 @@ class ConditionalVAE(BaseVAE):
                     )
                 positions.append(int(column) % table.shape[1])
         if len(set(positions)) < len(positions):
-            raise ValueError(f"condition_columns={list(self.condition_columns)!r} names a column twice.")
+            raise ValueError(
+                f"condition_columns={list(self.condition_columns)!r} names a column twice."
+            )
         return positions
 
     def _assemble(self, x: Tensor, condition: Sequence[np.ndarray], like: Any) -> Any:
@@ -551,7 +555,9 @@ class ConditionalVAE(BaseVAE):
             return self._output(x, like)
         names = getattr(self, "feature_names_in_", None)
         positions = [
-            list(names).index(column) if isinstance(column, str) else int(column) % self.n_features_in_
+            list(names).index(column)
+            if isinstance(column, str)
+            else int(column) % self.n_features_in_
             for column in self.condition_columns
         ]
         numeric = all(column.dtype.kind in "biuf" for column in condition)
@@ -578,6 +584,8 @@ def _narrow(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind != "O":
         return column
     narrowed = np.array(column.tolist())
-    return narrowed if narrowed.dtype.kind in "biuf" or all(
-        isinstance(value, str) for value in column
-    ) else column
+    return (
+        narrowed
+        if narrowed.dtype.kind in "biuf" or all(isinstance(value, str) for value in column)
+        else column
+    )

@@ -28,7 +28,9 @@ class Labels:
         try:
             return cls(name, np.unique(values))
         except TypeError:  # labels of several types have no order but their text
-            return cls(name, np.array(sorted(set(values), key=lambda v: (str(type(v)), str(v))), object))
+            return cls(
+                name, np.array(sorted(set(values), key=lambda v: (str(type(v)), str(v))), object)
+            )
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """The position of each value among the categories, ``(N,)``."""
@@ -81,7 +83,9 @@ class Conditions:
     #: c of each combination of labels seen in training (M, C), and the log of its share.
     combinations: np.ndarray | None = field(default_factory=lambda: np.zeros((1, 0)))
     log_prior: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    codes: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), dtype=np.intp))  # (M, columns)
+    codes: np.ndarray = field(
+        default_factory=lambda: np.zeros((1, 0), dtype=np.intp)
+    )  # (M, columns)
 
     @classmethod
     def of(cls, values: Sequence[tuple[str, np.ndarray]], kinds: Sequence[str]) -> Conditions:
@@ -93,9 +97,7 @@ class Conditions:
             return cls(columns, None, np.zeros(0))
         codes = np.column_stack([c.codes(v) for c, (_, v) in zip(columns, values, strict=True)])
         seen, counts = np.unique(codes, axis=0, return_counts=True)
-        encoded = [
-            np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(columns)
-        ]
+        encoded = [np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(columns)]
         return cls(columns, np.hstack(encoded), np.log(counts / counts.sum()), seen)
 
     @property
@@ -119,7 +121,9 @@ class Conditions:
         if set(given) == set(names):
             by_name = dict(values)
             values = [(name, by_name[name]) for name in names]
-        return np.hstack([column.encode(v) for column, (_, v) in zip(self.columns, values, strict=True)])
+        return np.hstack(
+            [column.encode(v) for column, (_, v) in zip(self.columns, values, strict=True)]
+        )
 
     def values(self, combinations: np.ndarray) -> list[np.ndarray]:
         """The labels of these combinations (given by number), one array a column."""
@@ -152,9 +156,7 @@ def read_condition(
         elif values.ndim == 2:
             columns = [(f"condition{i}", column) for i, column in enumerate(values.T)]
         else:
-            raise ValueError(
-                f"condition has {values.ndim} axes; it has to be a column or a table."
-            )
+            raise ValueError(f"condition has {values.ndim} axes; it has to be a column or a table.")
     if not columns:
         raise ValueError("condition is a table without columns.")
     if names:

@@ -11,7 +11,9 @@ from torch import Tensor
 _N_WARMUP = 3
 
 
-def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
+def capture(
+    step: Callable[[], None], state: Sequence[Tensor], device: torch.device
+) -> Callable[[], None]:
     """A function that does what ``step`` does; on the CPU, ``step`` itself.
 
     ``step`` takes and returns nothing, works on tensors that stay where they are, has

@@ -56,9 +56,7 @@ def scores(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> Scores:
 
 
 @torch.no_grad()
-def decode(
-    model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]
-) -> Tensor:
+def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:
     """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
     return torch.cat(
         [
@@ -92,5 +90,3 @@ def _chunks(model: VAE, n_rows: int, n_draws: int) -> Iterator[slice]:
     size = max(1, _MAX_NUMBERS // (n_draws * width))
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
-
-

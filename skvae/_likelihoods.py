@@ -100,7 +100,9 @@ class Gaussian:
         return mean, excess.log()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return -0.5 * ((x - self.loc).square() * (-self.log_variance).exp() + self.log_variance + LOG_2PI)
+        return -0.5 * (
+            (x - self.loc).square() * (-self.log_variance).exp() + self.log_variance + LOG_2PI
+        )
 
     @property
     def mean(self) -> Tensor:

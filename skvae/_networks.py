@@ -6,8 +6,9 @@ Axes: ``(K, M, I)`` = models, rows (of all draws), inputs. Every parameter has K
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,12 @@ class Linear(nn.Module):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__()
-        like = {"dtype": torch.float32, "device": device}
-        self.weight = nn.Parameter(torch.zeros(n_models, n_inputs, *shape, **like))
-        self.bias = nn.Parameter(torch.zeros(n_models, *shape, **like)) if bias else None
+
+        def zeros(*sizes: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(sizes, dtype=torch.float32, device=device))
+
+        self.weight = zeros(n_models, n_inputs, *shape)
+        self.bias = zeros(n_models, *shape) if bias else None
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """(K, M, I) -> (K, M, prod(O)); added to ``beside`` in place of a bias."""
@@ -91,8 +95,7 @@ class Perceptron(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.linear = Linear(n_models, n_inputs, output_shape, device=device)
         self.hidden = nn.ModuleList(
-            Linear(n_models, n_in, (n_out,), device=device)
-            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+            Linear(n_models, n_in, (n_out,), device=device) for n_in, n_out in pairwise(sizes)
         )
         self.head = (
             Linear(n_models, sizes[-1], output_shape, bias=False, device=device)
@@ -102,14 +105,14 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
         """(K, M, I) -> (K, M, P, O). A mask for each hidden layer, ``(K, M, H)``: dropout."""
-        outputs = self.linear(x)
+        outputs: Tensor = self.linear(x)
         if self.head is not None:
             for i, layer in enumerate(self.hidden):
                 x = self.activation.function(layer(x))
                 if masks:
                     x = x * masks[i]
             outputs = self.head(x, outputs)
-        return outputs.unflatten(-1, self.output_shape)
+        return outputs.view(*outputs.shape[:-1], *self.output_shape)
 
     def randomise(self, generator: torch.Generator, gain: float) -> None:
         """A random network beside a linear map of zeros; ``gain`` is that of the outputs.
@@ -117,7 +120,7 @@ class Perceptron(nn.Module):
         Without hidden layers the linear map itself is random.
         """
         n_before = 1.0  # the inputs are standardised; later layers see activations
-        for layer in self.hidden:
+        for layer in cast(Iterable[Linear], self.hidden):
             layer.randomise(generator, n_before)
             n_before = self.activation.gain
         (self.linear if self.head is None else self.head).randomise(generator, gain * n_before)

@@ -101,11 +101,17 @@ class Batch(NamedTuple):
 
     def at(self, step: Tensor) -> Batch:
         """One step's part, the axis T gone; ``step`` (1,) stays on the device."""
+
+        def one(part: Tensor) -> Tensor:
+            return part.index_select(0, step)[0]
+
         rows, noise, uniforms, encoder_masks, decoder_masks = self
         return Batch(
-            *(part.index_select(0, step)[0] for part in (rows, noise, uniforms)),
-            tuple(mask.index_select(0, step)[0] for mask in encoder_masks),
-            tuple(mask.index_select(0, step)[0] for mask in decoder_masks),
+            one(rows),
+            one(noise),
+            one(uniforms),
+            tuple(map(one, encoder_masks)),
+            tuple(map(one, decoder_masks)),
         )
 
 

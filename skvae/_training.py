@@ -168,7 +168,8 @@ class Watch:
         last = torch.tensor(self.training_bounds[-2 * n :], dtype=torch.float64, device="cpu")
         before, after = last.view(2, n)
         noise = last.diff().std().item() / math.sqrt(n) if n > 1 else 0.0
-        return (after.mean() - before.mean()).item() > max(n * self.run.tol, 2 * noise)
+        gain = (after.mean() - before.mean()).item()
+        return bool(gain > max(n * self.run.tol, 2 * noise))
 
     def trained(self) -> Trained:
         return Trained(
@@ -248,7 +249,7 @@ class _Group:
 
     def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """(N, D), (K, B) -> (K, B, D)."""
-        return table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return table.index_select(0, rows.flatten()).view(*rows.shape, table.shape[1])
 
     def _next_block(self) -> None:
         for watch in self._watches:

@@ -119,7 +119,7 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, c: Tensor, masks: Sequence[Tensor] = ()) -> Likelihood:
         """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
-        n_draws, n_models, n_rows, _ = z.shape
+        n_draws, _, n_rows, _ = z.shape
         inputs = _join(c.expand(n_draws, *c.shape), z)
         # All draws are rows to the network: (K, S B, C + Z).
         outputs = self.decoder(inputs.transpose(0, 1).flatten(1, 2), masks)

@@ -49,7 +49,7 @@ TWO = [ESTIMATORS[0], ESTIMATORS[6]]
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 # The set_output checks fit on a DataFrame and transform an array.
-@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
 @pytest.mark.parametrize("check", MORE, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("estimator", TWO, ids=lambda e: type(e).__name__)
 def test_more_checks(estimator, check):
