@@ -214,6 +214,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    # A caller's no_grad or inference_mode must not reach the training.
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
     def _fit(self, X: Any, values: Any, kinds: Any, *, like: Any, is_partial: bool = False) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
@@ -281,11 +284,20 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             runs = [replace(run, model=model, seed=_integer(random), optimizer=previous.optimizer)]
         with _threads(run):
             best, interrupted = self._train(runs, encoded, c, columns.log_jacobian)
+            loc, scale = inference.posterior(best.model, encoded[rows], c[rows])
+            kl = gaussian_kl(loc, scale.log()).mean(0)
             if previous is None:
-                loc, scale = inference.posterior(best.model, encoded[rows], c[rows])
-                kl = gaussian_kl(loc, scale.log()).mean(0)
-                best = best.reorder(kl.argsort(descending=True, stable=True))
-            self._set_fitted(best, columns, conditions, x.dtype, design, encoded, c, rows, like)
+                order = kl.argsort(descending=True, stable=True)
+                best, kl = best.reorder(order), kl[order]
+            fitted = Fitted(
+                best.model,
+                columns,
+                conditions,
+                best.optimizer,
+                str(x.dtype).removeprefix("torch."),
+                design,
+            )
+            self._set_fitted(fitted, best, kl, encoded[rows], c[rows], like)
         self._warn(best, run, interrupted)
         if interrupted is not None:
             raise interrupted
@@ -348,36 +360,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
 
     def _set_fitted(
-        self,
-        best: Trained,
-        columns: Columns,
-        conditions: Conditions,
-        dtype: torch.dtype,
-        design: dict[str, Any],
-        x: Tensor,
-        c: Tensor,
-        rows: Tensor,
-        like: Any,
+        self, fitted: Fitted, best: Trained, kl: Tensor, x: Tensor, c: Tensor, like: Any
     ) -> None:
-        out_dtype = dtype
-        model, log_jacobian = best.model, columns.log_jacobian
-        fitted = Fitted(
-            model, columns, conditions, best.optimizer, str(dtype).removeprefix("torch."), design
-        )
+        """Attributes from what was trained; x (N, D') and c (N, C) are the training rows."""
+        model, log_jacobian = fitted.model, fitted.columns.log_jacobian
+        dtype = _DTYPES[fitted.dtype]
         self._fitted = fitted
         self._version = __version__
         self._n_features_out = model.architecture.n_components
-        loc, scale = inference.posterior(model, x[rows], c[rows])
-        kl = gaussian_kl(loc, scale.log()).mean(0)
-        self.kl_per_component_ = from_tensor(kl.to(out_dtype), like)
+        self.kl_per_component_ = from_tensor(kl.to(dtype), like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         if model.architecture.n_dispersions:
-            variance = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-            for some in rows.split(8192):
-                q = inference.posterior(model, x[some], c[some])[0]
-                variance += inference.decode(model, q, c[some], _variance).double().sum(0)
-            in_units = columns.decode_variance(variance / len(rows))
-            self.noise_variance_ = from_tensor(in_units.to(out_dtype), like)
+            total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+            for some, given in zip(x.split(8192), c.split(8192), strict=True):
+                loc, _ = inference.posterior(model, some, given)
+                total += inference.decode(model, loc, given, _variance).double().sum(0)
+            variance = fitted.columns.decode_variance(total / len(x))
+            self.noise_variance_ = from_tensor(variance.to(dtype), like)
         elif hasattr(self, "noise_variance_"):
             del self.noise_variance_
         self.n_iter_ = max(1, len(best.training_bounds))
@@ -399,7 +398,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             warnings.warn(
                 "the training bound stopped being finite in epoch "
                 f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
-                f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for extreme values in X.",
+                f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for "
+                "extreme values in X.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -775,12 +775,11 @@ def _threads(run: Run) -> Iterator[None]:
     """One thread for a small model, as many as there are for others; then as before."""
     n_weights = sum(p.numel() for p in run.model.parameters())
     operations = n_weights * run.batch_size * run.n_importance_samples
-    with torch.inference_mode(False), torch.enable_grad():
-        if operations > _ONE_THREAD_OPERATIONS:
+    if operations > _ONE_THREAD_OPERATIONS:
+        yield
+    else:
+        with _controller().limit(limits=1):
             yield
-        else:
-            with _controller().limit(limits=1):
-                yield
 
 
 def _to_plain(tensors: Any) -> dict[str, np.ndarray]:

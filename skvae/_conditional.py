@@ -75,7 +75,7 @@ class ConditionalVAE(BaseVAE):
     >>> from sklearn.datasets import load_iris
     >>> from skvae import ConditionalVAE
     >>> X, y = load_iris(return_X_y=True)
-    >>> vae = ConditionalVAE(n_components=2, max_iter=20, random_state=0).fit(X, y)
+    >>> vae = ConditionalVAE(n_components=2, random_state=0).fit(X, y)
     >>> vae.sample(condition=[0, 0, 2]).shape
     (3, 4)
     >>> vae.condition_proba(X).shape

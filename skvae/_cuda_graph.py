@@ -23,16 +23,18 @@ def capture(
     if device.type != "cuda":
         return step
     saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(_N_WARMUP):
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_N_WARMUP):
+                step()
+                # At once, as a step may count on the state to say how far it may go. The
+                # capture below runs nothing, and so changes nothing.
+                for tensor, value in zip(state, saved, strict=True):
+                    tensor.copy_(value)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    # The capture itself runs nothing, the warm-up did.
-    for tensor, value in zip(state, saved, strict=True):
-        tensor.copy_(value)
     return graph.replay

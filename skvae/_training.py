@@ -204,6 +204,8 @@ class _Group:
         self._n_taken = watches[0].n_taken
         self._step_of_block = torch.tensor([self._n_taken], device=x.device)
         self._block = Batch.join([watch.block for watch in watches])
+        if self._n_taken == runs[0].n_block_steps:
+            self._next_block()
         changing = [*self._adam.flat.values(), self._total, self._step_of_block]
         self._take_step = capture(self._step, changing, x.device)
         if watches[0].has_validation:

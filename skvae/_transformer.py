@@ -48,7 +48,7 @@ class VAETransformer(BaseVAE):
     >>> from sklearn.datasets import load_wine
     >>> from skvae import VAETransformer
     >>> X = load_wine().data
-    >>> vae = VAETransformer(n_components=2, max_iter=20, random_state=0).fit(X)
+    >>> vae = VAETransformer(n_components=2, random_state=0).fit(X)
     >>> vae.transform(X).shape
     (178, 2)
     >>> vae.sample(3).shape
