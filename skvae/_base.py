@@ -223,41 +223,62 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``like`` is an array of the namespace that the fitted attributes belong to.
         """
         x = to_tensor(X)
-        device = _device(self.device, x)
         family = LIKELIHOODS[self.likelihood]
         self._check_support(x, family)
         random = check_random_state(self.random_state)
-        previous = self._previous(is_partial)
         design = self._design()
+        previous = self._previous(design, is_partial)
         if previous is None:
             columns = Columns.of(x, standardised=family.standardised)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
-            if previous.design != design:
-                changed = {k: (v, design[k]) for k, v in previous.design.items() if v != design[k]}
-                raise ValueError(
-                    "warm_start and partial_fit go on with the model of the last fit, but "
-                    + ", ".join(
-                        f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items()
-                    )
-                    + ". Put the parameters back, or start anew: warm_start=False and fit."
-                )
             columns, conditions = previous.columns, previous.conditions
-        encoded = columns.encode(x, torch.float32, device)
-        c = self._encode_condition(conditions, values, len(x), encoded)
-        n_rows = len(encoded)
-        rows, validation_rows = self._split(n_rows, random, device, is_partial)
+        dtype = str(x.dtype).removeprefix("torch.")
+        x = columns.encode(x, torch.float32, _device(self.device, x))
+        c = self._encode_condition(conditions, values, len(x), x)
+        rows, validation_rows = self._split(len(x), random, x.device, is_partial)
+        run = self._run(x, c, design, rows, validation_rows, is_partial)
+        architecture = run.model.architecture
+        if previous is None:
+            models = self._starts(architecture, x[rows], c[rows], random)
+        else:
+            run = replace(run, optimizer=previous.optimizer)
+            models = iter([from_state(architecture, previous.model.state_dict())])
+        runs = [replace(run, model=model, seed=_integer(random)) for model in models]
+        with _threads(run):
+            best, interrupted = self._train(runs, x, c, columns.log_jacobian)
+            loc, scale = inference.posterior(best.model, x[rows], c[rows])
+            kl = gaussian_kl(loc, scale.log()).mean(0)
+            if previous is None:
+                order = kl.argsort(descending=True, stable=True)
+                best, kl = best.reorder(order), kl[order]
+            fitted = Fitted(best.model, columns, conditions, best.optimizer, dtype, design)
+            self._set_fitted(fitted, best, kl, x[rows], c[rows], like)
+        self._warn(best, run, interrupted)
+        if interrupted is not None:
+            raise interrupted
+
+    def _run(
+        self,
+        x: Tensor,
+        c: Tensor,
+        design: dict[str, Any],
+        rows: Tensor,
+        validation_rows: Tensor,
+        is_partial: bool,
+    ) -> Run:
+        """What the parameters ask for, but for the weights to start from and the seed."""
         architecture = Architecture(
-            n_features=encoded.shape[1],
-            n_components=int(self.n_components),
+            n_features=x.shape[1],
+            n_components=design["n_components"],
             n_conditions=c.shape[1],
             hidden_layer_sizes=design["hidden_layer_sizes"],
-            activation=self.activation,
-            likelihood=self.likelihood,
+            activation=design["activation"],
+            likelihood=design["likelihood"],
             noise=design["noise_variance"],
         )
-        run = Run(
-            model=VAE(architecture, device=device),
+        return Run(
+            model=VAE(architecture, device=x.device),
             rows=rows,
             validation_rows=validation_rows,
             seed=0,
@@ -272,62 +293,33 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             max_iter=1 if is_partial else int(self.max_iter),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            binarise=family.is_bits and bool(((encoded > 0) & (encoded < 1)).any()),
+            binarise=LIKELIHOODS[self.likelihood].is_bits and bool(((x > 0) & (x < 1)).any()),
         )
-        if previous is None:
-            runs = [
-                replace(run, model=model, seed=_integer(random))
-                for model in self._starts(architecture, encoded, c, rows, random)
-            ]
-        else:
-            model = from_state(architecture, previous.model.state_dict())
-            runs = [replace(run, model=model, seed=_integer(random), optimizer=previous.optimizer)]
-        with _threads(run):
-            best, interrupted = self._train(runs, encoded, c, columns.log_jacobian)
-            loc, scale = inference.posterior(best.model, encoded[rows], c[rows])
-            kl = gaussian_kl(loc, scale.log()).mean(0)
-            if previous is None:
-                order = kl.argsort(descending=True, stable=True)
-                best, kl = best.reorder(order), kl[order]
-            fitted = Fitted(
-                best.model,
-                columns,
-                conditions,
-                best.optimizer,
-                str(x.dtype).removeprefix("torch."),
-                design,
-            )
-            self._set_fitted(fitted, best, kl, encoded[rows], c[rows], like)
-        self._warn(best, run, interrupted)
-        if interrupted is not None:
-            raise interrupted
 
     def _starts(
-        self, architecture: Architecture, x: Tensor, c: Tensor, rows: Tensor, random: Any
+        self, architecture: Architecture, x: Tensor, c: Tensor, random: Any
     ) -> Iterator[VAE]:
-        """Lone networks to start from, ``n_init`` of each kind."""
-        device = x.device
-        mean = x[rows].mean(0)
-        # The linear start of a likelihood without dispersion is its bias alone, and the
-        # random start has that as well.
+        """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
+        mean = x.mean(0)
         kinds = ("factor_analysis", "random") if self.init == "both" else (self.init,)
-        if not architecture.n_dispersions:
+        # The linear start of a likelihood without dispersion is its bias alone, and the
+        # random start has that as well. Without columns there is nothing to analyse.
+        if not architecture.n_dispersions or not architecture.n_features:
             kinds = ("random",)
         for _ in range(self.n_init):
             for kind in kinds:
-                generator = torch.Generator(device).manual_seed(_integer(random))
-                model = VAE(architecture, device=device).randomise(generator, mean)
-                if kind == "factor_analysis" and architecture.n_features:
-                    model.linearise(
-                        linear_model(
-                            x[rows],
-                            c[rows],
-                            architecture.n_components,
-                            architecture.noise,
-                            floor=2 * VARIANCE_FLOOR,
-                            generator=generator,
-                        )
+                generator = torch.Generator(x.device).manual_seed(_integer(random))
+                model = VAE(architecture, device=x.device).randomise(generator, mean)
+                if kind == "factor_analysis":
+                    linear = linear_model(
+                        x,
+                        c,
+                        architecture.n_components,
+                        architecture.noise,
+                        floor=2 * VARIANCE_FLOOR,
+                        generator=generator,
                     )
+                    model.linearise(linear)
                 yield model
 
     def _train(
@@ -420,8 +412,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 stacklevel=5,
             )
 
-    def _previous(self, is_partial: bool) -> Fitted | None:
-        return getattr(self, "_fitted", None) if is_partial or self.warm_start else None
+    def _previous(self, design: dict[str, Any], is_partial: bool) -> Fitted | None:
+        """What to go on from, if anything; its design has to be the same."""
+        previous: Fitted | None = getattr(self, "_fitted", None)
+        if previous is None or not (is_partial or self.warm_start):
+            return None
+        changed = [
+            f"{name} was {old!r} and is {design[name]!r}"
+            for name, old in previous.design.items()
+            if design[name] != old
+        ]
+        if changed:
+            raise ValueError(
+                "warm_start and partial_fit go on with the model of the last fit, but "
+                f"{', '.join(changed)}. Put the parameters back, or start anew: fit with "
+                "warm_start=False."
+            )
+        return previous
 
     def _design(self) -> dict[str, Any]:
         """The parameters that make the shape of the model."""
