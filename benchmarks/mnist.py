@@ -318,8 +318,11 @@ def main() -> None:
     with ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as pool:
-        reports = [pool.submit(measure, is_binary, arguments) for is_binary in cases]
-        reports = [report.result() for report in reports]
+        reports = []
+        for is_binary in cases:
+            reports.append(pool.submit(measure, is_binary, arguments).result())
+            # A long run says what it has as soon as it has it.
+            print("\n".join(reports[-1].notes), file=sys.stderr, flush=True)
     table = markdown([result for report in reports for result in report.results])
     notes = "\n".join(f"- {note}" for report in reports for note in report.notes)
     text = f"{describe(arguments)}\n\n{table}\n\n{notes}\n"

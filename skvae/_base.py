@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +17,9 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
+import joblib
 import numpy as np
+import sklearn
 import torch
 from scipy.special import ndtri
 from scipy.stats import qmc
@@ -379,37 +383,29 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _warn(self, best: Trained, run: Run, interrupted: KeyboardInterrupt | None) -> None:
         if interrupted is not None:
-            warnings.warn(
+            _warn_of_convergence(
                 f"fit was interrupted after {self.n_iter_} epochs; the estimator holds the best "
                 "weights up to then.",
-                ConvergenceWarning,
-                stacklevel=5,
             )
             return
         if not best.is_finite:
-            warnings.warn(
+            _warn_of_convergence(
                 "the training bound stopped being finite in epoch "
                 f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
                 f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for "
                 "extreme values in X.",
-                ConvergenceWarning,
-                stacklevel=5,
             )
         elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
-            warnings.warn(
+            _warn_of_convergence(
                 f"max_iter={self.max_iter} epochs were over while the bound was still improving. "
                 "Raise max_iter, or learning_rate_init.",
-                ConvergenceWarning,
-                stacklevel=5,
             )
         if self.n_active_components_ == 0 and best.model.architecture.n_features:
-            warnings.warn(
+            _warn_of_convergence(
                 f"all {self.n_components} components collapsed: none tells more than "
                 f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
                 f"{self.beta:g}), use init='factor_analysis', or noise_variance='feature'; or the "
                 "columns of X are independent, and there is nothing to find.",
-                ConvergenceWarning,
-                stacklevel=5,
             )
 
     def _previous(self, design: dict[str, Any], is_partial: bool) -> Fitted | None:
@@ -433,11 +429,11 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _design(self) -> dict[str, Any]:
         """The parameters that make the shape of the model."""
         sizes = self.hidden_layer_sizes
-        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(int(size) for size in sizes)
-        if any(size < 1 for size in sizes):
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
             raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} has a layer without units; every "
-                "size must be at least 1. No hidden layer at all is hidden_layer_sizes=()."
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers of at least 1, "
+                "the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
             )
         noise = self.noise_variance
         if not LIKELIHOODS[self.likelihood].parameters[1:]:
@@ -459,9 +455,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             row, column = (int(i) for i in outside.nonzero()[0])
             raise ValueError(
                 f"likelihood={self.likelihood!r} needs values in {family.support}; X[{row}, "
-                f"{column}] is {x[row, column].item():g}. Scale X to that range (MinMaxScaler), or "
-                "use likelihood='gaussian'."
+                f"{self._position_in_X(column)}] is {x[row, column].item():g}. Scale X to that "
+                "range (MinMaxScaler), or use likelihood='gaussian'."
             )
+
+    def _position_in_X(self, column: int) -> int:
+        """Where a column that is modelled stands in the user's X."""
+        return column
 
     def _split(
         self, n_rows: int, random: Any, device: torch.device, is_partial: bool
@@ -770,6 +770,16 @@ def _device(device: str, x: Tensor) -> torch.device:
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
     return torch.device("cuda:0") if str(found) == "cuda" else found
+
+
+def _warn_of_convergence(message: str) -> None:
+    """Warn at the line of the user's that led here, past this package and scikit-learn's."""
+    frame, level = sys._getframe(1), 2
+    skipped = tuple(os.path.dirname(module.__file__ or "") for module in (sklearn, torch, joblib))
+    skipped += (os.path.dirname(__file__), contextlib.__file__)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -525,7 +526,20 @@ class ConditionalVAE(BaseVAE):
             check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
         return rest, [(name, _narrow(column)) for name, column in values]
 
+    def _position_in_X(self, column: int) -> int:
+        if self.condition_columns is None:
+            return column
+        return [i for i in range(self.n_features_in_) if i not in self._condition_positions()][
+            column
+        ]
+
     def _positions(self, table: Any) -> list[int]:
+        given = self.condition_columns
+        if isinstance(given, str) or not all(isinstance(c, (str, Integral)) for c in given):
+            raise ValueError(
+                f"condition_columns={given!r} must be a list of names (str) or positions (int) of "
+                "columns of X, for instance ['batch'] or [0]."
+            )
         names = [str(name) for name in table.columns] if hasattr(table, "columns") else []
         positions = []
         for column in self.condition_columns:
@@ -553,13 +567,7 @@ class ConditionalVAE(BaseVAE):
         """Decoded columns, and the condition in its own where X has them."""
         if self.condition_columns is None:
             return self._output(x, like)
-        names = getattr(self, "feature_names_in_", None)
-        positions = [
-            list(names).index(column)
-            if isinstance(column, str)
-            else int(column) % self.n_features_in_
-            for column in self.condition_columns
-        ]
+        positions = self._condition_positions()
         numeric = all(column.dtype.kind in "biuf" for column in condition)
         decoded = to_numpy(x)
         full = np.empty((len(decoded), self.n_features_in_), decoded.dtype if numeric else object)
@@ -567,6 +575,13 @@ class ConditionalVAE(BaseVAE):
         for position, column in zip(positions, condition, strict=True):
             full[:, position] = column
         return full if not numeric else from_tensor(torch.from_numpy(full), self._like(like))
+
+    def _condition_positions(self) -> list[int]:
+        names = list(getattr(self, "feature_names_in_", ()))
+        return [
+            names.index(column) if isinstance(column, str) else int(column) % self.n_features_in_
+            for column in self.condition_columns
+        ]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -219,7 +219,7 @@ def _is_missing(values: np.ndarray) -> np.ndarray:
         # NaN and pandas' NaT differ from themselves; its NA gives no truth value at all.
         def missing(value: Any) -> bool:
             try:
-                return value is None or bool(value != value)
+                return value is None or bool(value != value) or value in (np.inf, -np.inf)
             except TypeError:
                 return True
 

@@ -124,25 +124,29 @@ class Watch:
             self.bound = self._reference = bound
         self._has_started = True
 
-    def update(self, training_bound: float, validation_bound: float | None) -> bool:
-        """Take note of a round; True when its weights are the ones to keep."""
+    def update(self, during: float, after: float) -> bool:
+        """Take note of a round; True when its weights are the ones to keep.
+
+        ``during`` is the mean of the steps' bounds; ``after`` the bound of the weights
+        they led to: on the validation rows, or else on some rows, to see that it is one.
+        """
         if self.is_finished:
             return False
-        bound = training_bound if validation_bound is None else validation_bound
-        if not (math.isfinite(bound) and math.isfinite(training_bound)):
+        if not (math.isfinite(during) and math.isfinite(after)):
             self.is_finite, self.is_finished = False, True
             return False
-        self.training_bounds.append(training_bound)
-        if validation_bound is not None:
-            self.validation_bounds.append(validation_bound)
-        keep = validation_bound is None or bound > self.bound
+        self.training_bounds.append(during)
+        if self.has_validation:
+            self.validation_bounds.append(after)
+        bound = after if self.has_validation else during
+        keep = bound > self.bound if self.has_validation else True
         if keep:
             self.bound = bound
         if bound > self._reference + self.run.tol:
             self._reference, self._n_idle = bound, 0
         else:
             self._n_idle += 1
-        is_stuck = validation_bound is not None and self._n_idle >= self.run.n_iter_no_change
+        is_stuck = self.has_validation and self._n_idle >= self.run.n_iter_no_change
         self.is_finished = is_stuck or len(self.training_bounds) >= self.run.max_iter
         self.learning_rate = self._scheduled()
         return keep
@@ -219,14 +223,11 @@ class _Group:
                 self._next_block()
             self._take_step()
             self._n_taken += 1
-        bounds = [self._total / self._runs[0].n_steps]
-        if self._watches[0].has_validation:
-            bounds.append(self._validate())
-        training, *validation = torch.stack(bounds).tolist()  # the round's only wait
-        validation = validation[0] if validation else [None] * len(self._watches)
+        after = self._validate() if self._watches[0].has_validation else self._probe()
+        bounds = torch.stack((self._total / self._runs[0].n_steps, after))
         keep = [
             watch.update(*values)
-            for watch, *values in zip(self._watches, training, validation, strict=True)
+            for watch, *values in zip(self._watches, *bounds.tolist(), strict=True)
         ]
         if any(keep):
             mask = torch.tensor(keep, device=self._x.device)[:, None]
@@ -237,17 +238,26 @@ class _Group:
         )
 
     def _step(self) -> None:
-        batch = self._block.at(self._step_of_block)
-        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
-        if self._runs[0].binarise:
-            x = (batch.uniforms < x).to(x.dtype)
         with torch.enable_grad():
-            terms = self._model.terms(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
-            bound = self._bound(terms, self._beta).mean(1)
+            bound = self._bound_of_batch(self._step_of_block)
             # The sum over models keeps them independent: each has its own parameters.
             self._adam.step(-bound.sum(), self._learning_rate)
         self._total += bound.detach()
         self._step_of_block += 1
+
+    def _bound_of_batch(self, step: Tensor) -> Tensor:
+        """The bound on one batch of the block, ``(K,)``."""
+        batch = self._block.at(step)
+        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
+        if self._runs[0].binarise:
+            x = (batch.uniforms < x).to(x.dtype)
+        terms = self._model.terms(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
+        return self._bound(terms, self._beta).mean(1)
+
+    @torch.no_grad()
+    def _probe(self) -> Tensor:
+        """The bound on the last batch once more, after its step: is it still finite?"""
+        return self._bound_of_batch(self._step_of_block - 1)
 
     def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """(N, D), (K, B) -> (K, B, D)."""

@@ -27,7 +27,9 @@ class Case(NamedTuple):
 LOC, RAW, LOGIT = uniform(-3, 3, 0), uniform(-4, 2, 1), uniform(-4, 4, 2)
 
 CASES = {
-    "gaussian": Case((LOC, RAW), stats.norm(LOC.numpy(), np.sqrt(VARIANCE_FLOOR + np.exp(RAW.numpy())))),
+    "gaussian": Case(
+        (LOC, RAW), stats.norm(LOC.numpy(), np.sqrt(VARIANCE_FLOOR + np.exp(RAW.numpy())))
+    ),
     "bernoulli": Case((LOGIT,), stats.bernoulli(special.expit(LOGIT.numpy()))),
 }
 

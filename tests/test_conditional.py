@@ -1,0 +1,186 @@
+"""ConditionalVAE: where the condition comes from, and what integrating it out means."""
+
+import numpy as np
+import pytest
+import sklearn
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvae import ConditionalVAE
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+N = 120
+RNG = np.random.default_rng(0)
+CODE = np.repeat([0, 1, 1], N // 3)[RNG.permutation(N)]  # p(c) = 1/3, 2/3
+CENTRES = np.array([[0.0, 0, 0], [9.0, -9, 9]])
+X = CENTRES[CODE] + RNG.normal(size=(N, 3))
+NAMES = np.array(["ant", "bee"])[CODE]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ConditionalVAE(**SMALL).fit(X, NAMES)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [NAMES, NAMES.tolist(), CODE, CODE.astype(bool), CODE.astype(np.int8),
+     np.array(["a", 7], dtype=object)[CODE], np.array([None.__class__, 7], dtype=object)[CODE]],
+    ids=["str", "list", "int", "bool", "int8", "mixed", "objects"],
+)  # fmt: skip
+def test_labels_of_any_type(labels):
+    """The same condition under other names is the same model."""
+    a = ConditionalVAE(**SMALL).fit(X, condition=labels)
+    assert len(a.classes_) == 2
+    assert a.transform(X, condition=labels).shape == (N, 2)
+    np.testing.assert_allclose(a.condition_proba(X).sum(1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_data_frames_of_labels_and_numbers(library):
+    """Columns are found by name, whatever their order."""
+    frames = pytest.importorskip(library)
+    number = np.linspace(0, 1, N)
+    frame = frames.DataFrame({"kind": NAMES, "dose": number})
+    a = ConditionalVAE(**SMALL).fit(X, condition=frame)
+    assert [list(c) for c in a.categories_] == [["ant", "bee"]]
+    assert not hasattr(a, "classes_")
+    turned = frame[["dose", "kind"]]
+    np.testing.assert_array_equal(a.transform(X, condition=frame), a.transform(X, condition=turned))
+    np.testing.assert_array_equal(
+        a.score_samples(X, condition=frame), a.score_samples(X, condition=turned)
+    )
+    labels = frames.DataFrame({"kind": NAMES, "odd": np.arange(N) % 2})
+    b = ConditionalVAE(**SMALL).fit(X, condition=labels)
+    assert b.condition_proba(X).shape == (N, 4)
+    assert b.sample(condition=labels).shape == (N, 3)
+
+
+def test_floats_in_a_mixed_table_are_numbers():
+    """A list of rows says what a DataFrame of them says."""
+    dose = np.linspace(0, 1, N)
+    listed = [[kind, value] for kind, value in zip(NAMES.tolist(), dose.tolist(), strict=True)]
+    a = ConditionalVAE(**SMALL).fit(X, condition=listed)
+    assert len(a.categories_) == 1
+    assert a.sample(condition=[["ant", 0.123], ["bee", 0.456]]).shape == (2, 3)
+
+
+def test_three_sources_are_one_model(model):
+    keyword = ConditionalVAE(**SMALL).fit(X, condition=NAMES)
+    table = np.column_stack([X[:, :1], CODE, X[:, 1:]])
+    columns = ConditionalVAE(condition_columns=[1], **SMALL).fit(table.astype(object).tolist())
+    np.testing.assert_array_equal(model.transform(X), keyword.transform(X))
+    assert columns.transform(table).shape == (N, 2)
+
+
+def test_scores_integrate_the_label_out(model):
+    """log p(x) = logsumexp_c(log p(c) + log p(x|c)), to float64 rounding."""
+    prior = np.log(np.bincount(CODE) / N)
+    each = [model.score_samples(X, condition=[c] * N) for c in model.classes_]
+    joint = np.column_stack(each) + prior
+    np.testing.assert_allclose(model.score_samples(X), logsumexp(joint, 1), rtol=1e-12)
+    proba = model.condition_proba(X)
+    np.testing.assert_allclose(proba, np.exp(joint - logsumexp(joint, 1)[:, None]), atol=1e-12)
+    assert (model.classes_[proba.argmax(1)] == NAMES).mean() > 0.98  # blobs 15 sd apart
+
+
+def test_sampling_given_a_condition(model):
+    rows = model.sample(condition=["ant"] * 200 + ["bee"] * 200)
+    for part, centre in zip((rows[:200], rows[200:]), CENTRES, strict=True):
+        # sd 1, 200 draws: the mean within 0.07 of the model's; the model's within 0.5.
+        np.testing.assert_allclose(part.mean(0), centre, atol=1.0)
+    assert model.sample(1, condition=["ant", "bee"]).shape == (2, 3)
+    share = (model.sample(2000)[:, 0] > 4.5).mean()
+    assert share == pytest.approx(2 / 3, abs=0.05)  # 0.0105 is one standard error
+
+
+def test_counterfactuals(model):
+    z = model.transform(X, condition=NAMES)
+    same, other = (model.inverse_transform(z, condition=c) for c in (NAMES, NAMES[::-1].copy()))
+    swapped = np.where(NAMES == "ant", "bee", "ant")
+    other = model.inverse_transform(z, condition=swapped)
+    for name, code in (("ant", 0), ("bee", 1)):
+        np.testing.assert_allclose(same[name == NAMES].mean(0), CENTRES[code], atol=1.0)
+        np.testing.assert_allclose(other[name == NAMES].mean(0), CENTRES[1 - code], atol=1.5)
+    each = [model.inverse_transform(z, condition=[c] * N) for c in model.classes_]
+    np.testing.assert_allclose(
+        model.inverse_transform(z), each[0] / 3 + each[1] * 2 / 3, rtol=1e-10, atol=1e-12
+    )
+
+
+def test_no_leak_of_labels(model):
+    """fit_transform(X, y) is fit(X, y).transform(X): y does not touch the features."""
+    np.testing.assert_array_equal(
+        ConditionalVAE(**SMALL).fit_transform(X, NAMES), model.transform(X)
+    )
+    keyword = ConditionalVAE(**SMALL).fit_transform(X, condition=NAMES)
+    np.testing.assert_array_equal(keyword, model.transform(X, condition=NAMES))
+
+
+def test_score_takes_y_where_it_is_the_condition(model):
+    given = model.score_samples(X, condition=NAMES).mean()
+    # The order of a sum: rounding.
+    assert model.score(X, NAMES) == pytest.approx(given, rel=1e-12)
+    assert model.score(X) == pytest.approx(model.score_samples(X).mean(), rel=1e-12)
+    keyword = ConditionalVAE(**SMALL).fit(X, condition=NAMES)
+    assert keyword.score(X, CODE) == keyword.score(X)
+
+
+def test_metadata_routing_through_pipeline_and_search():
+    """`condition` is passed on and sliced by Pipeline, GridSearchCV and cross_validate."""
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipe = make_pipeline(StandardScaler(), ConditionalVAE(**SMALL), LogisticRegression())
+        dose = np.linspace(0, 1, N)
+        pipe.fit(X, CODE, condition=dose)
+        assert pipe.predict(X, condition=dose).shape == (N,)
+        with pytest.raises(ValueError, match="condition is needed"):
+            pipe.predict(X)
+        grid = {"conditionalvae__n_components": [1, 2]}
+        search = GridSearchCV(pipe, grid, cv=3, error_score="raise")
+        search.fit(X, CODE, condition=dose)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+        found = cross_validate(pipe, X, CODE, params={"condition": dose}, cv=3, error_score="raise")
+        assert np.isfinite(found["test_score"]).all()
+        alone = GridSearchCV(ConditionalVAE(**SMALL), {"beta": [0.5, 1]}, cv=3, error_score="raise")
+        alone.fit(X, condition=dose)
+
+
+def test_in_a_pipeline_without_routing():
+    pipe = make_pipeline(StandardScaler(), ConditionalVAE(**SMALL), LogisticRegression())
+    found = GridSearchCV(pipe, {"conditionalvae__beta": [0.5, 1]}, cv=3, error_score="raise")
+    assert found.fit(X, NAMES).predict(X).shape == (N,)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("columns", [["kind"], [1], [-3], ["kind", "c"]])
+def test_condition_columns(library, columns):
+    """By name or position, strings too; outputs have X's width with the labels in place."""
+    frames = pytest.importorskip(library)
+    data = {"a": X[:, 0], "kind": NAMES, "b": X[:, 1], "c": X[:, 2]}
+    frame = frames.DataFrame(data)
+    model = ConditionalVAE(condition_columns=columns, **SMALL).fit(frame)
+    assert model.n_features_in_ == 4
+    z = model.transform(frame)
+    assert z.shape == (N, 2)
+    assert np.isfinite(model.score_samples(frame)).all()
+    if columns == ["kind", "c"]:
+        return
+    for rows in (model.inverse_transform(z), model.sample(9)):
+        assert rows.shape[1] == 4
+        assert set(rows[:, 1]) <= {"ant", "bee"}
+    given = model.sample(condition=["ant", "bee"])
+    assert list(given[:, 1]) == ["ant", "bee"]
+    np.testing.assert_allclose(given[:, [0, 2, 3]].astype(float), CENTRES, atol=6)  # 6 sd
+
+
+def test_several_columns_are_put_back_where_they_were():
+    """Columns given in another order come back in X's own places."""
+    table = np.column_stack([CODE, 100 * X, 10 + CODE]).astype(int)  # integers are labels
+    model = ConditionalVAE(condition_columns=[4, 0], **SMALL).fit(table)
+    rows = model.sample(20)
+    np.testing.assert_array_equal(rows[:, 4], rows[:, 0] + 10)

@@ -1,0 +1,171 @@
+"""VAETransformer: what a fit leaves behind, and what its numbers mean."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvae import VAETransformer
+from skvae._training import _Group
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SMALL = {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 20, "random_state": 0}
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 2)) @ RNG.normal(size=(2, 6)) + 0.5 * RNG.normal(size=(400, 6))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return VAETransformer(**SMALL).fit(X)
+
+
+def test_fitted_attributes(model):
+    assert model.n_features_in_ == 6
+    assert 1 <= model.n_iter_ <= 20
+    assert len(model.loss_curve_) == len(model.validation_scores_) == model.n_iter_
+    # The start itself may be the best.
+    assert model.best_validation_score_ >= max(model.validation_scores_)
+    assert (np.diff(model.kl_per_component_) <= 0).all()
+    assert model.n_active_components_ == (model.kl_per_component_ > 0.01).sum()
+    assert (model.kl_per_component_[:2] > 5 * model.kl_per_component_[2]).all()  # X has rank 2
+    assert model.noise_variance_.shape == (6,)
+    assert (model.noise_variance_ > 0).all()
+    assert isinstance(model.device_, str)
+    bits = VAETransformer(**SMALL, likelihood="bernoulli").fit(X > 0)
+    assert not hasattr(bits, "noise_variance_")
+
+
+def test_sample_is_the_mean_and_noise(model):
+    """Var[x] = Var[E[x|z]] + noise; the same z by the same seed."""
+    drawn, mean = model.sample(20_000), model.sample(20_000, mean=True)
+    # A variance by 20,000 draws is good to 1 per cent; five of these.
+    np.testing.assert_allclose(drawn.var(0), mean.var(0) + model.noise_variance_, rtol=0.05)
+    np.testing.assert_allclose((drawn - mean).var(0), model.noise_variance_, rtol=0.05)
+    np.testing.assert_array_equal(model.sample(5), model.sample(5))
+    np.testing.assert_array_equal(model.sample(5), model.sample(5, random_state=0))
+    assert (model.sample(5) != model.sample(5, random_state=1)).any()
+
+
+def test_bounds(model):
+    """elbo = reconstruction - kl <= score; 1 <= effective draws <= S; marginal KL >= 0."""
+    terms = model.elbo(X)
+    np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-12)
+    # The same draws, but the ELBO's KL is exact and not drawn: Jensen up to Sobol error.
+    assert (terms.elbo <= model.score_samples(X) + 0.05).all()
+    size = model.effective_sample_size(X)
+    assert (size >= 1 - 1e-9).all()
+    assert (size <= 128 + 1e-9).all()
+    assert model.marginal_kl(X) > -0.05  # 1,000 draws: one error is about 0.02
+
+
+def test_score_is_comparable_with_pca():
+    """On rows of a linear model nothing beats the linear model by more than its fit."""
+    scaled = StandardScaler().fit_transform(X)
+    vae = VAETransformer(2, noise_variance="shared", hidden_layer_sizes=(), random_state=0)
+    vae.fit(scaled)
+    assert vae.score(scaled) == pytest.approx(PCA(2).fit(scaled).score(scaled), abs=0.05)
+
+
+@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
+def test_going_on_improves_and_keeps_order_and_scales(go_on):
+    warm = VAETransformer(**{**SMALL, "max_iter": 2}, init="random", warm_start=True, batch_size=32)
+    before = warm.fit(X).score(X)
+    shift = warm._fitted.columns.shift.clone()
+    features = warm.transform(X)
+    for _ in range(15):
+        getattr(warm, go_on)(X)
+    assert warm.score(X) > before
+    assert (warm._fitted.columns.shift == shift).all()
+    for j in range(2):  # the informative ones go on as themselves
+        assert abs(np.corrcoef(features[:, j], warm.transform(X)[:, j])[0, 1]) > 0.5
+    getattr(warm, go_on)(X + 100.0)
+    assert (warm._fitted.columns.shift == shift).all()
+
+
+def test_interrupt_keeps_the_best_weights(monkeypatch):
+    """Ctrl-C after three epochs: fitted, a warning, and the KeyboardInterrupt goes on."""
+    rounds, plain = [], _Group.round
+
+    def interrupted(self):
+        rounds.append(1)
+        if len(rounds) > 3:
+            raise KeyboardInterrupt
+        plain(self)
+
+    monkeypatch.setattr(_Group, "round", interrupted)
+    model = VAETransformer(**SMALL)
+    with (
+        pytest.warns(ConvergenceWarning, match="interrupted after 3 epochs"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        model.fit(X)
+    assert model.n_iter_ == 3
+    assert np.isfinite(model.transform(X)).all()
+    assert np.isfinite(model.score(X))
+    assert model.sample(2).shape == (2, 6)
+
+
+@pytest.mark.parametrize("verbose", [0, 1, True, 10])
+def test_verbose(capsys, verbose):
+    VAETransformer(**SMALL, verbose=verbose).fit(X)
+    out, err = capsys.readouterr()
+    assert bool(out) == bool(verbose)
+    assert not err
+    if verbose:
+        assert "nats" in out
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_bernoulli_digits(binary):
+    digits = load_digits().data[:300] / 16
+    digits = (digits > 0.5).astype(float) if binary else digits
+    model = VAETransformer(likelihood="bernoulli", **SMALL).fit(digits)
+    mean = model.inverse_transform(model.transform(digits))
+    assert (mean >= 0).all()
+    assert (mean <= 1).all()
+    assert set(np.unique(model.sample(10)[:, digits.std(0) > 0])) <= {0.0, 1.0}
+    share = digits.mean(0).clip(1e-3, 1 - 1e-3)
+    alone = (digits * np.log(share) + (1 - digits) * np.log(1 - share)).sum(1).mean()
+    assert alone < model.score(digits) <= 0  # better than columns alone; a probability
+
+
+def test_grid_search():
+    data, target = load_wine(return_X_y=True)
+    pipe = make_pipeline(StandardScaler(), VAETransformer(**SMALL), LogisticRegression())
+    grid = {"vaetransformer__n_components": [1, 4]}
+    found = GridSearchCV(pipe, grid, cv=3, error_score="raise").fit(data, target)
+    assert found.best_score_ > 0.9
+
+
+#: /work/shared/ORACLES.md: PCA.score and FactorAnalysis.score on the standardised set.
+LINEAR = [
+    (load_wine, 2, "shared", -16.155), (load_wine, 5, "shared", -15.213),
+    (load_wine, 2, "feature", -15.434), (load_wine, 5, "feature", -14.779),
+    (load_breast_cancer, 2, "shared", -31.685), (load_breast_cancer, 5, "shared", -24.625),
+    (load_breast_cancer, 2, "feature", -23.547), (load_breast_cancer, 5, "feature", -16.547),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("load", "q", "noise", "expected"), LINEAR)
+def test_the_linear_vae_is_ppca_and_factor_analysis(load, q, noise, expected):
+    """Law 2, trained: within 0.05 nats, below by noise of Adam, above by none but FA's own
+    unfinished fit (ORACLES.md)."""
+    data = StandardScaler().fit_transform(load().data)
+    vae = VAETransformer(
+        q, hidden_layer_sizes=(), noise_variance=noise, early_stopping=False, max_iter=30,
+        random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = vae.fit(data).score(data)
+    assert found > expected - 0.05
+    if noise == "shared":
+        assert found < expected + 0.05
