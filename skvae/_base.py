@@ -114,9 +114,10 @@ class Fitted:
     def from_plain(cls, plain: dict[str, Any], device: torch.device) -> Fitted:
         architecture = dict(plain["architecture"])
         architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
-        conditions = dict(plain["conditions"])
+        # Copies: what is read from a memory map must not hang on its file.
+        conditions = _unmapped(plain["conditions"])
         conditions["columns"] = tuple(
-            Labels(**column) if "categories" in column else Number(**column)
+            (Labels if "categories" in column else Number)(**_unmapped(column))
             for column in conditions["columns"]
         )
         return cls(
@@ -678,7 +679,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
+        state = _unmapped(state)
         plain = state.pop("_fitted", None)
         super().__setstate__(state)
         if plain is None:
@@ -797,6 +798,14 @@ def _threads(run: Run) -> Iterator[None]:
     else:
         with _controller().limit(limits=1):
             yield
+
+
+def _unmapped(values: Any) -> dict[str, Any]:
+    """The same dict, its memory maps read into memory."""
+    return {
+        name: np.array(value) if isinstance(value, np.memmap) else value
+        for name, value in values.items()
+    }
 
 
 def _to_plain(tensors: Any) -> dict[str, np.ndarray]:

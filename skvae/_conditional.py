@@ -13,7 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
-from skvae._conditions import kind_of, kind_of_target, read_condition, read_target
+from skvae._conditions import (
+    kind_of,
+    kind_of_target,
+    narrowed,
+    read_condition,
+    read_target,
+)
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
 from skvae._sklearn import (
     check_feature_names,
@@ -524,7 +530,7 @@ class ConditionalVAE(BaseVAE):
         )
         if not reset:
             check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
-        return rest, [(name, _narrow(column)) for name, column in values]
+        return rest, [(name, narrowed(column)) for name, column in values]
 
     def _position_in_X(self, column: int) -> int:
         if self.condition_columns is None:
@@ -592,15 +598,3 @@ class ConditionalVAE(BaseVAE):
 def _as_table(X: Any) -> np.ndarray:
     table = np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)
     return table
-
-
-def _narrow(column: np.ndarray) -> np.ndarray:
-    """A column of objects that are all numbers or all strings, as such."""
-    if column.dtype.kind != "O":
-        return column
-    narrowed = np.array(column.tolist())
-    return (
-        narrowed
-        if narrowed.dtype.kind in "biuf" or all(isinstance(value, str) for value in column)
-        else column
-    )

@@ -154,7 +154,7 @@ def read_condition(
         if values.ndim == 1:
             columns = [("condition" if name is None else str(name), values)]
         elif values.ndim == 2:
-            columns = [(f"condition{i}", column) for i, column in enumerate(values.T)]
+            columns = [(f"condition{i}", narrowed(column)) for i, column in enumerate(values.T)]
         else:
             raise ValueError(f"condition has {values.ndim} axes; it has to be a column or a table.")
     if not columns:
@@ -210,6 +210,16 @@ def _plain(values: Any) -> np.ndarray:
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     return to_numpy(values)
+
+
+def narrowed(column: np.ndarray) -> np.ndarray:
+    """A column of objects that are all numbers or all strings, as such."""
+    if column.dtype.kind != "O":
+        return column
+    values = column.tolist()
+    array = np.array(values)
+    is_text = all(isinstance(value, str) for value in values)
+    return array if array.dtype.kind in "biuf" or is_text else column
 
 
 def _is_missing(values: np.ndarray) -> np.ndarray:

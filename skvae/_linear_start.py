@@ -87,8 +87,9 @@ def _regression(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
     coefficients = torch.linalg.solve(cc + ridge, cx)
-    covariance = products[n_conditions:, n_conditions:]
-    explained = cx[:, : covariance.shape[0]].T @ coefficients[:, : covariance.shape[0]]
+    left = slice(0, n_left - n_conditions)
+    covariance = products[n_conditions:, n_conditions:][:, left]
+    explained = cx[:, left].T @ coefficients[:, left]
     return (
         coefficients,
         mean[n_conditions:] - mean[:n_conditions] @ coefficients,

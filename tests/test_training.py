@@ -386,8 +386,8 @@ def warmed_up(step, state, device):
     saved = [tensor.clone() for tensor in state]
     for _ in range(3):
         step()
-    for tensor, value in zip(state, saved, strict=True):
-        tensor.copy_(value)
+        for tensor, value in zip(state, saved, strict=True):
+            tensor.copy_(value)
     return step
 
 
