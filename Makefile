@@ -12,7 +12,7 @@ test: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2  # more threads would only wait for each other
 
 # DATA is a folder with mnist.npz: X_train, y_train, X_test, y_test.
 mnist: $(VENV)/.demo
