@@ -1,4 +1,4 @@
-"""Where scikit-learn meets torch: arrays -> tensors -> ``train`` -> fitted attributes.
+"""Where scikit-learn meets torch: arrays -> tensors -> ``Training`` -> fitted attributes.
 
 Axes: ``N`` rows of X, ``D`` columns, ``C`` condition columns, ``M`` combinations of
 labels, ``Z`` components, ``S`` draws.
@@ -7,13 +7,14 @@ labels, ``Z`` components, ``S`` draws.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,6 +27,7 @@ from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
@@ -53,6 +55,9 @@ from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
+
+# A given variance has to be well above the floor, which is added to what is learned.
+_LEAST_VARIANCE = 1e-5
 
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
@@ -142,7 +147,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
-            Interval(Real, 10 * VARIANCE_FLOOR, None, closed="left"),
+            Interval(Real, _LEAST_VARIANCE, None, closed="left"),
         ],
         "beta": [Interval(Real, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
@@ -247,8 +252,10 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if previous is None:
             models = self._starts(architecture, x[rows], c[rows], random)
         else:
-            run = replace(run, optimizer=previous.optimizer)
-            models = iter([from_state(architecture, previous.model.state_dict())])
+            # A model that was loaded may live on another device than this fit.
+            run = replace(run, optimizer=_moved(previous.optimizer, x.device))
+            weights = _moved({"weights": previous.model.state_dict()}, x.device)["weights"]
+            models = iter([from_state(architecture, weights)])
         runs = [replace(run, model=model, seed=_integer(random)) for model in models]
         with _threads(run):
             best, interrupted = self._train(runs, x, c, columns.log_jacobian)
@@ -379,7 +386,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_iter_ = max(1, len(best.training_bounds))
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
-        self.best_validation_score_ = best.bound + log_jacobian if best.validation_bounds else None
+        has_validation = best.has_validation and math.isfinite(best.bound)
+        self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
         self.device_ = str(x.device)
 
     def _warn(self, best: Trained, run: Run, interrupted: KeyboardInterrupt | None) -> None:
@@ -401,12 +409,16 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"max_iter={self.max_iter} epochs were over while the bound was still improving. "
                 "Raise max_iter, or learning_rate_init.",
             )
-        if self.n_active_components_ == 0 and best.model.architecture.n_features:
+        is_over = run.max_iter > 1  # partial_fit is not the end of anything
+        if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
+            remedy = "raise max_iter"
+            if best.model.architecture.n_dispersions:
+                remedy += ", use init='factor_analysis' or noise_variance='feature'"
             _warn_of_convergence(
                 f"all {self.n_components} components collapsed: none tells more than "
                 f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
-                f"{self.beta:g}), use init='factor_analysis', or noise_variance='feature'; or the "
-                "columns of X are independent, and there is nothing to find.",
+                f"{self.beta:g}), {remedy}; or the columns of X are independent, and there is "
+                "nothing to find.",
             )
 
     def _previous(self, design: dict[str, Any], is_partial: bool) -> Fitted | None:
@@ -519,7 +531,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             names = [c.name for c in conditions.columns if isinstance(c, Number)]
             raise ValueError(
                 f"a condition is needed: {names} are numbers, which cannot be integrated out as "
-                "labels can. Pass condition=."
+                "labels can. Pass condition= to a method that takes it."
             )
         if values is None and len(conditions.log_prior) > 1:
             return None
@@ -549,14 +561,15 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         model, x, c = self._enter(X, values)
         if c is not None:
             return inference.posterior(model, x, c)
-        probability = torch.softmax(self._joint(model, x, n_draws), 1)
-        mean = torch.zeros(len(x), model.architecture.n_components, dtype=x.dtype, device=x.device)
-        square = torch.zeros_like(mean)
-        for m, share in enumerate(probability.T[:, :, None]):
-            loc, scale = inference.posterior(model, x, self._combination(m, len(x), x))
-            mean += share * loc
-            square += share * (loc.square() + scale.square())
-        return mean, (square - mean.square()).clamp(min=0).sqrt()
+        shares = torch.softmax(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
+        each = [
+            inference.posterior(model, x, self._combination(m, len(x), x))
+            for m in range(len(shares))
+        ]
+        loc, scale = (torch.stack(part) for part in zip(*each, strict=True))  # (M, N, Z)
+        mean = (shares * loc).sum(0)
+        variance = (shares * (scale.square() + (loc - mean).square())).sum(0)
+        return mean, variance.sqrt()
 
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
@@ -651,7 +664,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         generator = torch.Generator("cpu").manual_seed(0)
         rows = torch.randint(len(loc), (n_draws,), generator=generator, device="cpu")
         noise = _fixed_normals(n_draws, loc.shape[1]).to(loc)
-        return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))[0]
+        return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))
 
     def _check_count(self, n: int) -> int:
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
@@ -695,7 +708,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 stacklevel=2,
             )
         device = torch.device(self.device_)
-        if device.type == "cuda" and not torch.cuda.is_available():
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             warnings.warn(
                 f"{type(self).__name__} was fitted on {self.device_}, and there is no such device "
                 "here: it is loaded on the CPU.",
@@ -703,6 +716,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
             device, self.device_ = torch.device("cpu"), "cpu"
         self._fitted = Fitted.from_plain(plain, device)
+
+    # scikit-learn takes every argument that is not called X for metadata.
+    __metadata_request__inverse_transform: ClassVar = {"Z": UNUSED}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -716,11 +732,18 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def to_torch(self) -> VAE:
         """The fitted network, a copy: a ``torch.nn.Module`` with a model axis of length 1.
 
-        ``encode(x, c)`` and ``decode(z, c)`` work on standardised columns, ``x`` of
-        ``(1, n_rows, n_columns)``; columns that are constant in fit's X are not among them.
+        ``encode(x, c)`` takes x ``(1, n_rows, n_columns)`` and c ``(1, n_rows,
+        n_condition_columns)``, which has no columns without a condition; ``decode(z, c)``
+        takes z ``(n_draws, 1, n_rows, n_components)``. The columns of x are standardised
+        for a gaussian likelihood; those that were constant in fit are left out.
+
+        Returns
+        -------
+        model : torch.nn.Module
+            In float32, on the device of the fit.
         """
         check_is_fitted(self)
-        return self._model(torch.float32)
+        return copy.deepcopy(self._fitted.model)
 
 
 def _mean(p: Likelihood) -> Tensor:
@@ -744,7 +767,7 @@ def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
     return torch.from_numpy(_sobol_normals(n_draws, n_components).copy())
 
 
-@cache
+@lru_cache(maxsize=8)
 def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     sobol = qmc.Sobol(n_components, scramble=True, rng=np.random.default_rng(0))
     points = sobol.random_base2(max(0, math.ceil(math.log2(n_draws))))[:n_draws]
@@ -754,7 +777,7 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
 
 def _device(device: str, x: Tensor) -> torch.device:
     if device == "auto":
-        if x.device.type != "cpu":
+        if x.device.type == "cuda":
             return x.device
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -798,6 +821,14 @@ def _threads(run: Run) -> Iterator[None]:
     else:
         with _controller().limit(limits=1):
             yield
+
+
+def _moved(state: AdamState, device: torch.device) -> AdamState:
+    """Copies on the device, of tensors by part and by name."""
+    return {
+        part: {name: t.detach().to(device, copy=True) for name, t in tensors.items()}
+        for part, tensors in state.items()
+    }
 
 
 def _unmapped(values: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils import check_array
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     kind_of,
     kind_of_target,
-    narrowed,
     read_condition,
     read_target,
 )
@@ -46,8 +46,13 @@ class ConditionalVAE(BaseVAE):
     that `condition_columns` names, or, with neither, `y`.
 
     Labels may be left out later: then they are integrated out, with p(c|x) proportional
-    to p(c) p(x|c). So the model serves in a Pipeline, whose `transform` has no y. Numbers
-    are always needed.
+    to p(c) p(x|c), where p(c) is the share of c in the rows of the first `fit` or
+    `partial_fit`. So the model serves in a Pipeline, whose `transform` has no y. Numbers
+    are always needed. The features tell what the condition does not: to predict the
+    condition itself, use `condition_proba` or the features of `VAETransformer`.
+
+    A category has to be seen in `fit` to be used later: in a cross-validation with sorted
+    labels, pass ``cv=StratifiedKFold()``.
 
     Parameters
     ----------
@@ -64,6 +69,10 @@ class ConditionalVAE(BaseVAE):
 
     categories_ : list of ndarray
         The categories of each column of labels.
+
+    combinations_ : list of tuple
+        The combinations of labels seen in `fit`, where all columns are labels: the
+        columns of `condition_proba`.
 
 {ATTRIBUTES}
 
@@ -92,7 +101,7 @@ class ConditionalVAE(BaseVAE):
     __metadata_request__fit: ClassVar = {"condition": True}
     __metadata_request__partial_fit: ClassVar = {"condition": True}
     __metadata_request__transform: ClassVar = {"condition": True}
-    __metadata_request__inverse_transform: ClassVar = {"condition": True}
+    __metadata_request__inverse_transform: ClassVar = {"condition": True, "Z": UNUSED}
     __metadata_request__score: ClassVar = {"condition": True}
 
     _parameter_constraints: ClassVar = {
@@ -165,7 +174,8 @@ class ConditionalVAE(BaseVAE):
             Rows to learn from; two at least.
         y : array-like of shape (n_samples,), default=None
             The condition, where neither `condition` nor `condition_columns` is given: a
-            label, or a number if it is a continuous target.
+            label, or a number if it is a continuous target (whole numbers are labels;
+            numbers that happen to be whole go to `condition`, as floats).
         condition : array-like or DataFrame of shape (n_samples,) or (n_samples, n_columns)
             The condition.
 
@@ -185,8 +195,8 @@ class ConditionalVAE(BaseVAE):
     def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
         """One pass over these rows, going on from where the model is.
 
-        The first call decides the scales of the columns and the categories of the
-        condition; there is no early stopping.
+        The first call decides the scales of the columns, the categories of the condition
+        and their shares p(c); there is no early stopping.
 
         Parameters
         ----------
@@ -273,7 +283,7 @@ class ConditionalVAE(BaseVAE):
         if values is None:
             most_frequent = np.full(len(z), int(np.argmax(self._fitted.conditions.log_prior)))
             return self._assemble(x, self._fitted.conditions.values(most_frequent), Z)
-        return self._assemble(x, [column for _, column in values], Z)
+        return self._assemble(x, self._fitted.conditions.ordered(values), Z)
 
     def sample(
         self,
@@ -290,7 +300,7 @@ class ConditionalVAE(BaseVAE):
         n_samples : int, default=1
             With a condition of m rows, 1 or m: a row is drawn for each.
         condition : array-like or DataFrame, default=None
-            None draws labels as often as they were in the training rows.
+            None draws labels by their shares in the rows of the first fit.
         mean : bool, default=False
             Give E[x|z, c] in place of a draw of x.
         random_state : int, RandomState instance or None, default=None
@@ -315,7 +325,7 @@ class ConditionalVAE(BaseVAE):
             n_samples = n_given
         x, drawn = self._sample(n_samples, values, mean, random_state)
         if values is not None:
-            return self._assemble(x, [column for _, column in values], None)
+            return self._assemble(x, self._fitted.conditions.ordered(values), None)
         drawn = np.zeros(n_samples, dtype=np.intp) if drawn is None else drawn
         return self._assemble(x, self._fitted.conditions.values(drawn), None)
 
@@ -369,8 +379,7 @@ class ConditionalVAE(BaseVAE):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes)
-            The classes as in `classes_`; with several columns of labels, the combinations
-            that were seen in `fit`, in the order of `categories_`, the last changing first.
+            In the order of `classes_`, or with several columns of labels of `combinations_`.
         """
         check_is_fitted(self)
         if self._source == "columns":
@@ -425,6 +434,9 @@ class ConditionalVAE(BaseVAE):
     def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
 
+        Where labels are integrated out, the mixture of each row is taken as the normal
+        distribution of its mean and variance.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -466,18 +478,29 @@ class ConditionalVAE(BaseVAE):
                 "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
                 "condition_columns of X. Without any condition, use VAETransformer."
             )
-        self._fit(X, values, kinds, like=X, is_partial=is_partial)
+        try:
+            self._fit(X, values, kinds, like=X, is_partial=is_partial)
+        except KeyboardInterrupt:
+            if hasattr(self, "_fitted"):
+                self._set_condition(source)
+            raise
+        self._set_condition(source)
+        return self
+
+    def _set_condition(self, source: str) -> None:
         self._source = source
-        conditions = self._fitted.conditions
-        labels = conditions.labels
-        for name in ("classes_", "categories_"):
+        for name in ("classes_", "categories_", "combinations_"):
             if hasattr(self, name):
                 delattr(self, name)
-        if labels:
-            self.categories_ = labels
-        if len(labels) == len(conditions.columns) == 1:
-            self.classes_ = labels[0]
-        return self
+        conditions = self._fitted.conditions
+        if conditions.labels:
+            self.categories_ = conditions.labels
+        if conditions.combinations is not None:
+            every = np.arange(len(conditions.log_prior))
+            labels = [column.tolist() for column in conditions.values(every)]
+            self.combinations_ = list(zip(*labels, strict=True))
+            if len(labels) == 1:
+                self.classes_ = conditions.labels[0]
 
     def _enter_given(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
         """Validated X without its condition, and the condition's columns if there are any."""
@@ -530,7 +553,7 @@ class ConditionalVAE(BaseVAE):
         )
         if not reset:
             check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
-        return rest, [(name, narrowed(column)) for name, column in values]
+        return rest, values
 
     def _position_in_X(self, column: int) -> int:
         if self.condition_columns is None:
@@ -596,5 +619,5 @@ class ConditionalVAE(BaseVAE):
 
 
 def _as_table(X: Any) -> np.ndarray:
-    table = np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)
-    return table
+    """An array as it is, lists as objects: numbers must not turn into strings beside them."""
+    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)

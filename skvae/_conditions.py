@@ -15,6 +15,9 @@ from sklearn.utils.multiclass import type_of_target
 
 from skvae._sklearn import to_numpy
 
+#: The columns of a condition, with their names where they have any.
+Values = Sequence[tuple[str | None, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -39,10 +42,12 @@ class Labels:
         if (codes < 0).any():
             row = int(np.argmax(codes < 0))
             raise ValueError(
-                f"condition column {self.name!r} has the category {values[row]!r} (row {row}), "
+                f"condition column {self.name!r} has the category {values.tolist()[row]!r} "
+                f"(row {row}), "
                 f"which was not there in fit. The categories are "
                 f"{_listed(self.categories.tolist())}. Give one of these, or fit again with "
-                f"rows of the new category."
+                f"rows of the new category; in cross-validation, cv=StratifiedKFold() keeps every "
+                f"category in every fold."
             )
         return codes
 
@@ -61,8 +66,9 @@ class Number:
     @classmethod
     def of(cls, name: str, values: np.ndarray) -> Number:
         values = values.astype(np.float64)
-        scale = float(values.std())
-        return cls(name, float(values.mean()), scale if scale > 0 else 1.0)
+        # A range of a few roundings is a constant's, whose deviation is no scale.
+        is_constant = np.ptp(values) <= 8 * np.finfo(np.float64).eps * np.abs(values).max()
+        return cls(name, float(values.mean()), 1.0 if is_constant else float(values.std()))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         try:
@@ -86,19 +92,21 @@ class Conditions:
     codes: np.ndarray = field(
         default_factory=lambda: np.zeros((1, 0), dtype=np.intp)
     )  # (M, columns)
+    is_named: bool = False  # whether the names are the user's, and not made up
 
     @classmethod
-    def of(cls, values: Sequence[tuple[str, np.ndarray]], kinds: Sequence[str]) -> Conditions:
+    def of(cls, values: Values, kinds: Sequence[str]) -> Conditions:
         columns = tuple(
-            Labels.of(name, v) if kind == "label" else Number.of(name, v)
-            for (name, v), kind in zip(values, kinds, strict=True)
+            Labels.of(_name(i, name), v) if kind == "label" else Number.of(_name(i, name), v)
+            for i, ((name, v), kind) in enumerate(zip(values, kinds, strict=True))
         )
+        is_named = all(name is not None for name, _ in values)
         if not all(isinstance(column, Labels) for column in columns):
-            return cls(columns, None, np.zeros(0))
+            return cls(columns, None, np.zeros(0), is_named=is_named)
         codes = np.column_stack([c.codes(v) for c, (_, v) in zip(columns, values, strict=True)])
         seen, counts = np.unique(codes, axis=0, return_counts=True)
         encoded = [np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(columns)]
-        return cls(columns, np.hstack(encoded), np.log(counts / counts.sum()), seen)
+        return cls(columns, np.hstack(encoded), np.log(counts / counts.sum()), seen, is_named)
 
     @property
     def n_columns(self) -> int:
@@ -108,22 +116,28 @@ class Conditions:
     def labels(self) -> list[np.ndarray]:
         return [column.categories for column in self.columns if isinstance(column, Labels)]
 
-    def encode(self, values: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-        """Columns of the condition -> c (N, C)."""
+    def ordered(self, values: Values) -> list[np.ndarray]:
+        """The columns of a condition in the order of fit: by name where both have names."""
         names = [column.name for column in self.columns]
         if len(values) != len(names):
             raise ValueError(
                 f"condition has {len(values)} column(s), but the model was fitted with "
                 f"{len(names)}: {_listed(names)}."
             )
-        given = [name for name, _ in values]
-        # Names decide where both sides have them (a DataFrame); else the order does.
-        if set(given) == set(names):
-            by_name = dict(values)
-            values = [(name, by_name[name]) for name in names]
-        return np.hstack(
-            [column.encode(v) for column, (_, v) in zip(self.columns, values, strict=True)]
-        )
+        given = {name: column for name, column in values if name is not None}
+        if len(names) == 1 or not self.is_named or len(given) < len(names):
+            return [column for _, column in values]
+        if set(given) != set(names):
+            raise ValueError(
+                f"condition has the columns {_listed(list(given))}, but the model was fitted with "
+                f"{_listed(names)}. Rename them, or pass an array to go by their order."
+            )
+        return [given[name] for name in names]
+
+    def encode(self, values: Values) -> np.ndarray:
+        """Columns of the condition -> c (N, C)."""
+        ordered = zip(self.columns, self.ordered(values), strict=True)
+        return np.hstack([column.encode(values) for column, values in ordered])
 
     def values(self, combinations: np.ndarray) -> list[np.ndarray]:
         """The labels of these combinations (given by number), one array a column."""
@@ -136,12 +150,15 @@ class Conditions:
 
 def read_condition(
     condition: Any, n_rows: int | None = None, *, names: Sequence[str] = ()
-) -> list[tuple[str, np.ndarray]]:
-    """Whatever a user calls a condition -> its columns with their names.
+) -> list[tuple[str | None, np.ndarray]]:
+    """Whatever a user calls a condition -> its columns, with their names if they have any.
 
     Raises ValueError for missing values and for a length that is not ``n_rows``.
     """
     if hasattr(condition, "columns") and hasattr(condition, "to_numpy"):  # a DataFrame
+        given = [str(name) for name in condition.columns]
+        if len(set(given)) < len(given):
+            raise ValueError(f"condition has two columns of one name: {_listed(given)}.")
         columns = [(str(name), _plain(condition[name])) for name in condition.columns]
     else:
         name = getattr(condition, "name", None)
@@ -152,16 +169,18 @@ def read_condition(
                 f"single value {condition!r}. Write [{condition!r}] for one row."
             )
         if values.ndim == 1:
-            columns = [("condition" if name is None else str(name), values)]
+            columns = [(None if name is None else str(name), values)]
         elif values.ndim == 2:
-            columns = [(f"condition{i}", narrowed(column)) for i, column in enumerate(values.T)]
+            columns = [(None, column) for column in values.T]
         else:
             raise ValueError(f"condition has {values.ndim} axes; it has to be a column or a table.")
     if not columns:
         raise ValueError("condition is a table without columns.")
     if names:
         columns = [(name, values) for name, (_, values) in zip(names, columns, strict=True)]
-    for name, values in columns:
+    columns = [(name, narrowed(values)) for name, values in columns]
+    for i, (given_name, values) in enumerate(columns):
+        name = _name(i, given_name)
         if n_rows is not None and len(values) != n_rows:
             raise ValueError(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
@@ -177,6 +196,11 @@ def read_condition(
     return columns
 
 
+def _name(position: int, name: str | None) -> str:
+    """The name of a column, made up where it has none."""
+    return f"condition[{position}]" if name is None else name
+
+
 def kind_of(values: np.ndarray) -> str:
     """Floats are numbers; all else are labels."""
     return "number" if values.dtype.kind == "f" else "label"
@@ -187,7 +211,7 @@ def kind_of_target(y: np.ndarray) -> str:
     return "number" if type_of_target(y, input_name="y").startswith("continuous") else "label"
 
 
-def read_target(y: Any, n_rows: int) -> list[tuple[str, np.ndarray]]:
+def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     """y -> its columns with their names."""
     name = getattr(y, "name", None)
     values = to_numpy(

@@ -15,7 +15,8 @@ PARAMETERS = """\
         factor analysis), one for all ("shared", as in probabilistic PCA), one for every
         row and column from the decoder ("decoder"), or this number (1.0: the
         squared-error VAE). Numbers, and what "shared" shares, are in units of
-        standardised columns. No variance falls below 1e-6 of its column's.
+        standardised columns. No variance falls below 1e-6 of its column's; numbers are
+        at least 1e-5.
 
     beta : float, default=1.0
         Weight of KL[q(z|x) || p(z)] in the bound. More makes components fewer and more
@@ -91,8 +92,8 @@ PARAMETERS = """\
 
 ATTRIBUTES = """\
     kl_per_component_ : ndarray of shape (n_components,)
-        KL[q(z_j|x) || p(z_j)] in nats, averaged over the training rows: how much a
-        component tells about a row. Largest first.
+        KL[q(z_j|x) || p(z_j)] in nats, averaged over the rows last trained on: how much
+        a component tells about a row. Largest first, after a first fit.
 
     n_active_components_ : int
         Number of components above 0.01 nats.
@@ -105,7 +106,9 @@ ATTRIBUTES = """\
         Epochs of the start that was kept.
 
     loss_curve_ : list of float
-        Minus the training bound of each epoch, in nats a row, in the units of X.
+        Minus the training bound of each epoch, in nats a row, in the units of X. Like
+        `validation_scores_` it has `beta` in it: with another beta than 1 it cannot be
+        compared with `score`.
 
     validation_scores_ : list of float
         The validation bound after each epoch, likewise. Empty without early stopping.

@@ -39,6 +39,7 @@ class Trained(NamedTuple):
     training_bounds: list[float]  # one for each round
     validation_bounds: list[float]  # likewise; empty without validation rows
     bound: float  # of the weights kept, by validation if there is one
+    has_validation: bool
     is_finite: bool  # False: a NaN or an infinity cut the training short
     is_improving: bool  # at the last round
 
@@ -165,9 +166,11 @@ class Watch:
     def is_improving(self) -> bool:
         """Whether the last rounds still gained more than their noise explains."""
         n = self.run.n_iter_no_change
-        if self.validation_bounds:
-            return self._n_idle < n
-        if len(self.training_bounds) < 2 * n:
+        n_rounds = len(self.training_bounds)
+        if self.has_validation:
+            # Early stopping has no say in fewer rounds than its patience.
+            return self._n_idle < max(1, min(n, n_rounds // 2))
+        if n_rounds < 2 * n:
             return False
         last = torch.tensor(self.training_bounds[-2 * n :], dtype=torch.float64, device="cpu")
         before, after = last.view(2, n)
@@ -182,6 +185,7 @@ class Watch:
             self.training_bounds,
             self.validation_bounds,
             self.bound,
+            self.has_validation,
             self.is_finite,
             self.is_improving,
         )

@@ -175,6 +175,9 @@ class VAETransformer(BaseVAE):
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
         """log p(x) of each row in nats, by the importance-weighted bound.
 
+        Columns that were constant in `fit` are not part of the model: they add nothing,
+        whatever they hold.
+
         Comparable with ``PCA.score_samples`` and ``GaussianMixture.score_samples`` on the
         same X: it is a density in the units of X (a probability for bernoulli).
 

@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ConditionalVAE
+from skvae._training import _Group
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -184,3 +185,60 @@ def test_several_columns_are_put_back_where_they_were():
     model = ConditionalVAE(condition_columns=[4, 0], **SMALL).fit(table)
     rows = model.sample(20)
     np.testing.assert_array_equal(rows[:, 4], rows[:, 0] + 10)
+
+
+def test_a_condition_by_name_stands_in_its_own_columns():
+    """Whatever the order it is given in."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X, columns=["p", "q", "r"])
+    table.insert(0, "a", CODE)
+    table.insert(1, "b", 10 * (1 + np.arange(N) % 2))
+    model = ConditionalVAE(**SMALL, condition_columns=["a", "b"]).fit(table)
+    turned = pandas.DataFrame({"b": [20], "a": [1]})
+    for row in (
+        model.sample(condition=turned)[0],
+        model.inverse_transform(np.zeros((1, 2)), condition=turned)[0],
+    ):
+        assert row[:2].tolist() == [1, 20]
+
+
+def test_columns_of_other_names_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"kind": NAMES, "dose": np.linspace(0, 1, N)})
+    model = ConditionalVAE(**SMALL).fit(X, condition=frame)
+    other = frame.rename(columns={"kind": "Kind"})
+    with pytest.raises(ValueError, match=r"'Kind'.*fitted with 'kind', 'dose'.*Rename"):
+        model.transform(X, condition=other)
+
+
+def test_combinations_name_the_columns_of_condition_proba():
+    table = np.column_stack([NAMES, np.array(["u", "v"])[np.arange(N) % 2]])
+    model = ConditionalVAE(**SMALL).fit(X, condition=table)
+    assert model.combinations_ == [("ant", "u"), ("ant", "v"), ("bee", "u"), ("bee", "v")]
+    read = model.condition_proba(X).argmax(1)
+    # The first column's clusters are nine standard deviations apart.
+    assert [model.combinations_[i][0] for i in read] == NAMES.tolist()
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, 1e6])
+def test_a_constant_number_is_no_scale(value):
+    """Its deviation is rounding: another number later must not be astronomically far."""
+    model = ConditionalVAE(**SMALL).fit(X, condition=np.full(N, value))
+    assert np.abs(model.sample(condition=[value + 0.1], mean=True)).max() < 100
+
+
+def test_interrupt_leaves_a_complete_model(monkeypatch):
+    plain, rounds = _Group.round, []
+
+    def interrupted(self):
+        rounds.append(1)
+        if len(rounds) > 3:
+            raise KeyboardInterrupt
+        plain(self)
+
+    monkeypatch.setattr(_Group, "round", interrupted)
+    model = ConditionalVAE(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, NAMES)
+    assert model.classes_.tolist() == ["ant", "bee"]
+    assert np.isfinite(model.score(X, NAMES))

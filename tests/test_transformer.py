@@ -169,3 +169,11 @@ def test_the_linear_vae_is_ppca_and_factor_analysis(load, q, noise, expected):
     assert found > expected - 0.05
     if noise == "shared":
         assert found < expected + 0.05
+
+
+def test_to_torch_is_a_copy():
+    model = VAETransformer(**SMALL).fit(X)
+    before = model.transform(X)
+    for parameter in model.to_torch().parameters():
+        parameter.data.zero_()
+    np.testing.assert_array_equal(model.transform(X), before)
