@@ -16,7 +16,7 @@ test: $(VENV)/.test
 
 # DATA is a folder with mnist.npz: X_train, y_train, X_test, y_test.
 mnist: $(VENV)/.demo
-	$(RUN) benchmarks/mnist.py --data $(DATA) --output docs/mnist.md
+	$(RUN) benchmarks/mnist.py --data $(DATA) --max-iter 40 --init both --output docs/mnist.md
 
 $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

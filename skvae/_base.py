@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -33,10 +33,10 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._adam import AdamState
 from skvae._bounds import gaussian_kl
 from skvae._columns import Columns
-from skvae._conditions import Conditions, Labels, Number
+from skvae._conditions import Conditions, Number
+from skvae._fitted import Fitted, moved, unmapped
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
@@ -85,54 +85,6 @@ class BoundTerms(NamedTuple):
     elbo: Any
     reconstruction: Any
     kl: Any
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """All that a fit leaves behind, out of the sight of scikit-learn's array checks."""
-
-    model: VAE  # lone, float32, on the device of the fit
-    columns: Columns
-    conditions: Conditions
-    optimizer: AdamState
-    dtype: str  # of fit's X
-    design: dict[str, Any]  # the parameters that a warm start may not change
-
-    def to_plain(self) -> dict[str, Any]:
-        """As numpy arrays, numbers, strings, lists and dicts of these."""
-        return {
-            "architecture": asdict(self.model.architecture),
-            "weights": _to_plain(self.model.state_dict()),
-            "optimizer": {name: _to_plain(part) for name, part in self.optimizer.items()},
-            "columns": _to_plain(vars(self.columns)),
-            "conditions": {
-                "columns": [vars(column) for column in self.conditions.columns],
-                "combinations": self.conditions.combinations,
-                "log_prior": self.conditions.log_prior,
-                "codes": self.conditions.codes,
-            },
-            "dtype": self.dtype,
-            "design": self.design,
-        }
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any], device: torch.device) -> Fitted:
-        architecture = dict(plain["architecture"])
-        architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
-        # Copies: what is read from a memory map must not hang on its file.
-        conditions = _unmapped(plain["conditions"])
-        conditions["columns"] = tuple(
-            (Labels if "categories" in column else Number)(**_unmapped(column))
-            for column in conditions["columns"]
-        )
-        return cls(
-            from_state(Architecture(**architecture), _to_tensors(plain["weights"], device)),
-            Columns(**_to_tensors(plain["columns"], torch.device("cpu"))),
-            Conditions(**conditions),
-            {name: _to_tensors(part, device) for name, part in plain["optimizer"].items()},
-            plain["dtype"],
-            plain["design"],
-        )
 
 
 class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -253,8 +205,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             models = self._starts(architecture, x[rows], c[rows], random)
         else:
             # A model that was loaded may live on another device than this fit.
-            run = replace(run, optimizer=_moved(previous.optimizer, x.device))
-            weights = _moved({"weights": previous.model.state_dict()}, x.device)["weights"]
+            run = replace(run, optimizer=moved(previous.optimizer, x.device))
+            weights = moved({"weights": previous.model.state_dict()}, x.device)["weights"]
             models = iter([from_state(architecture, weights)])
         runs = [replace(run, model=model, seed=_integer(random)) for model in models]
         with _threads(run):
@@ -692,7 +644,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = _unmapped(state)
+        state = unmapped(state)
         plain = state.pop("_fitted", None)
         super().__setstate__(state)
         if plain is None:
@@ -821,27 +773,3 @@ def _threads(run: Run) -> Iterator[None]:
     else:
         with _controller().limit(limits=1):
             yield
-
-
-def _moved(state: AdamState, device: torch.device) -> AdamState:
-    """Copies on the device, of tensors by part and by name."""
-    return {
-        part: {name: t.detach().to(device, copy=True) for name, t in tensors.items()}
-        for part, tensors in state.items()
-    }
-
-
-def _unmapped(values: Any) -> dict[str, Any]:
-    """The same dict, its memory maps read into memory."""
-    return {
-        name: np.array(value) if isinstance(value, np.memmap) else value
-        for name, value in values.items()
-    }
-
-
-def _to_plain(tensors: Any) -> dict[str, np.ndarray]:
-    return {name: t.detach().cpu().numpy() for name, t in dict(tensors).items()}
-
-
-def _to_tensors(arrays: Any, device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.array(a)).to(device) for name, a in arrays.items()}

@@ -1,5 +1,7 @@
 """ConditionalVAE: where the condition comes from, and what integrating it out means."""
 
+import pickle
+
 import numpy as np
 import pytest
 import sklearn
@@ -207,8 +209,9 @@ def test_columns_of_other_names_are_refused():
     frame = pandas.DataFrame({"kind": NAMES, "dose": np.linspace(0, 1, N)})
     model = ConditionalVAE(**SMALL).fit(X, condition=frame)
     other = frame.rename(columns={"kind": "Kind"})
-    with pytest.raises(ValueError, match=r"'Kind'.*fitted with 'kind', 'dose'.*Rename"):
-        model.transform(X, condition=other)
+    for one in (model, pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ValueError, match=r"'Kind'.*fitted with 'kind', 'dose'.*Rename"):
+            one.transform(X, condition=other)
 
 
 def test_combinations_name_the_columns_of_condition_proba():

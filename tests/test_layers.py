@@ -26,6 +26,7 @@ LAYERS = {
     "_conditions": 3,
     "_docs": 3,
     "_version": 3,
+    "_fitted": 3,
     "_base": 3,
     "_transformer": 3,
     "_conditional": 3,

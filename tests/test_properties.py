@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
 
@@ -296,3 +297,11 @@ def test_units_of_float32():
     b = VAETransformer(**SMALL).fit(x.astype(np.float64))
     np.testing.assert_allclose(a.transform(x), b.transform(x.astype(np.float64)), atol=1e-4)
     assert a.score(x) == pytest.approx(b.score(x.astype(np.float64)), abs=1e-4)
+
+
+def test_the_number_of_jobs_decides_nothing():
+    """Law 7: worker processes find the same bits as this one."""
+    model = VAETransformer(n_components=2, hidden_layer_sizes=(8,), max_iter=5, random_state=0)
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    scores = [cross_val_score(model, X, cv=2, n_jobs=n_jobs) for n_jobs in (1, 2)]
+    np.testing.assert_array_equal(*scores)
