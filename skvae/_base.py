@@ -199,10 +199,11 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = columns.encode(x, torch.float32, _device(self.device, x))
         c = self._encode_condition(conditions, values, len(x), x)
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
+        x_train, c_train = x[rows], c[rows]
         run = self._run(x, c, design, rows, validation_rows, is_partial)
         architecture = run.model.architecture
         if previous is None:
-            models = self._starts(architecture, x[rows], c[rows], random)
+            models = self._starts(architecture, x_train, c_train, random)
         else:
             # A model that was loaded may live on another device than this fit.
             run = replace(run, optimizer=moved(previous.optimizer, x.device))
@@ -211,13 +212,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         runs = [replace(run, model=model, seed=_integer(random)) for model in models]
         with _threads(run):
             best, interrupted = self._train(runs, x, c, columns.log_jacobian)
-            loc, scale = inference.posterior(best.model, x[rows], c[rows])
+            loc, scale = inference.posterior(best.model, x_train, c_train)
             kl = gaussian_kl(loc, scale.log()).mean(0)
             if previous is None:
                 order = kl.argsort(descending=True, stable=True)
                 best, kl = best.reorder(order), kl[order]
             fitted = Fitted(best.model, columns, conditions, best.optimizer, dtype, design)
-            self._set_fitted(fitted, best, kl, x[rows], c[rows], like)
+            self._set_fitted(fitted, best, kl, x_train, c_train, like)
         self._warn(best, run, interrupted)
         if interrupted is not None:
             raise interrupted
@@ -242,7 +243,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             noise=design["noise_variance"],
         )
         return Run(
-            model=VAE(architecture, device=x.device),
+            model=VAE(architecture, device="meta"),  # for its sizes; each start has its own
             rows=rows,
             validation_rows=validation_rows,
             seed=0,
@@ -491,10 +492,15 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return self._combination(0, n_rows, like)
         return self._encode_condition(conditions, values, n_rows, like)
 
-    def _combination(self, m: int, n_rows: int, like: Tensor) -> Tensor:
+    def _combinations(self, numbers: np.ndarray, like: Tensor) -> Tensor:
+        """c of the combinations of labels with these numbers, a row for each."""
         combinations = self._fitted.conditions.combinations
         assert combinations is not None
-        return torch.from_numpy(combinations[m]).to(like).expand(n_rows, -1)
+        return torch.from_numpy(combinations[numbers]).to(like)
+
+    def _combination(self, m: int, n_rows: int, like: Tensor) -> Tensor:
+        """c of one combination, for all rows."""
+        return self._combinations(np.array([m]), like).expand(n_rows, -1)
 
     def _joint(self, model: VAE, x: Tensor, n_draws: int) -> Tensor:
         """log p(x, c) of every combination of labels, ``(N, M)``."""
@@ -539,9 +545,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
         if c is None:
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
-            combinations = self._fitted.conditions.combinations
-            assert combinations is not None
-            c = torch.from_numpy(combinations[likeliest]).to(x)
+            c = self._combinations(likeliest, x)
         found = inference.scores(model, x, c, noise)
         return found._replace(
             reconstruction=found.reconstruction + self._fitted.columns.log_jacobian
@@ -578,10 +582,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         drawn = None
         if c is None:
             conditions = fitted.conditions
-            assert conditions.combinations is not None
             share = torch.from_numpy(np.exp(conditions.log_prior))
             drawn = torch.multinomial(share, n_samples, True, generator=generator).numpy()
-            c = torch.from_numpy(conditions.combinations[drawn]).to(z)
+            c = self._combinations(drawn, z)
 
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)

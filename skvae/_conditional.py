@@ -530,7 +530,7 @@ class ConditionalVAE(BaseVAE):
             )
         check_n_features(self, table, reset=reset)
         positions = self._positions(table)
-        others = [i for i in range(table.shape[1]) if i not in positions]
+        others = _others(positions, table.shape[1])
         if not others:
             raise ValueError(
                 f"condition_columns={list(self.condition_columns)!r} are all the columns of X; "
@@ -558,9 +558,7 @@ class ConditionalVAE(BaseVAE):
     def _position_in_X(self, column: int) -> int:
         if self.condition_columns is None:
             return column
-        return [i for i in range(self.n_features_in_) if i not in self._condition_positions()][
-            column
-        ]
+        return _others(self._condition_positions(), self.n_features_in_)[column]
 
     def _positions(self, table: Any) -> list[int]:
         given = self.condition_columns
@@ -600,7 +598,7 @@ class ConditionalVAE(BaseVAE):
         numeric = all(column.dtype.kind in "biuf" for column in condition)
         decoded = to_numpy(x)
         full = np.empty((len(decoded), self.n_features_in_), decoded.dtype if numeric else object)
-        full[:, [i for i in range(self.n_features_in_) if i not in positions]] = decoded
+        full[:, _others(positions, self.n_features_in_)] = decoded
         for position, column in zip(positions, condition, strict=True):
             full[:, position] = column
         return full if not numeric else from_tensor(torch.from_numpy(full), self._like(like))
@@ -616,6 +614,11 @@ class ConditionalVAE(BaseVAE):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.condition_columns is None
         return tags
+
+
+def _others(positions: Sequence[int], n_columns: int) -> list[int]:
+    """The columns that are not at these positions: those that are modelled."""
+    return [i for i in range(n_columns) if i not in positions]
 
 
 def _as_table(X: Any) -> np.ndarray:

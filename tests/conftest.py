@@ -5,3 +5,21 @@ import os
 os.environ["SCIPY_ARRAY_API"] = "1"
 # So that what is skipped on Apple hardware is skipped for want of the hardware.
 os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+
+import pytest
+
+
+@pytest.fixture
+def ctrl_c_in_the_fourth_epoch(monkeypatch):
+    """A user who has had enough: every fit gets three epochs, then a KeyboardInterrupt."""
+    from skvae._training import _Group
+
+    rounds, plain = [], _Group.round
+
+    def interrupted(self):
+        rounds.append(1)
+        if len(rounds) > 3:
+            raise KeyboardInterrupt
+        plain(self)
+
+    monkeypatch.setattr(_Group, "round", interrupted)

@@ -12,7 +12,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ConditionalVAE
-from skvae._training import _Group
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -230,16 +229,7 @@ def test_a_constant_number_is_no_scale(value):
     assert np.abs(model.sample(condition=[value + 0.1], mean=True)).max() < 100
 
 
-def test_interrupt_leaves_a_complete_model(monkeypatch):
-    plain, rounds = _Group.round, []
-
-    def interrupted(self):
-        rounds.append(1)
-        if len(rounds) > 3:
-            raise KeyboardInterrupt
-        plain(self)
-
-    monkeypatch.setattr(_Group, "round", interrupted)
+def test_interrupt_leaves_a_complete_model(ctrl_c_in_the_fourth_epoch):
     model = ConditionalVAE(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, NAMES)
