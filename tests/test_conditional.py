@@ -235,3 +235,14 @@ def test_interrupt_leaves_a_complete_model(ctrl_c_in_the_fourth_epoch):
         model.fit(X, NAMES)
     assert model.classes_.tolist() == ["ant", "bee"]
     assert np.isfinite(model.score(X, NAMES))
+
+
+def test_unknown_labels_take_their_likeliest_values(model):
+    """In the answers that split a bound: those of the labels condition_proba prefers."""
+    likeliest = model.classes_[model.condition_proba(X).argmax(1)]
+    assert len(set(likeliest)) == 2
+    for one, other in zip(model.elbo(X), model.elbo(X, condition=likeliest), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(
+        model.effective_sample_size(X), model.effective_sample_size(X, condition=likeliest)
+    )
