@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint mnist clean
+.PHONY: demo test lint mnist quality quality-short outliers speed iwae clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -18,7 +18,29 @@ test: $(VENV)/.test
 mnist: $(VENV)/.demo
 	$(RUN) benchmarks/mnist.py --data $(DATA) --max-iter 40 --init both --output docs/mnist.md
 
-$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
+# DATA is a folder of labelled tables, one a file: benchmarks/tables.py says which. A run that
+# was stopped goes on where it was.
+QUALITY := $(RUN) benchmarks/quality.py --data $(DATA) --jobs 2 --results local/quality.jsonl
+
+quality: $(VENV)/.benchmark
+	$(QUALITY) --output docs/quality.md
+
+quality-short: $(VENV)/.benchmark
+	$(QUALITY) --short
+
+# DATA is a folder with adbench/ and published/: see benchmarks/outliers.py.
+outliers: $(VENV)/.benchmark
+	$(RUN) benchmarks/outliers.py --data $(DATA) --jobs 2 --results local/outliers.jsonl \
+	    --output docs/outliers.md
+
+speed: $(VENV)/.benchmark
+	$(RUN) benchmarks/speed.py --output docs/speed.md
+
+# DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.
+iwae: $(VENV)/.demo
+	$(RUN) benchmarks/iwae_mnist.py --data $(DATA) --folder local/iwae
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.benchmark: $(VENV)/.%: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@

@@ -34,6 +34,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from results import markdown, publish
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -232,8 +233,8 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def markdown(results: list[Result]) -> str:
-    """The table, aligned so that it reads well as plain text too."""
+def table(results: list[Result]) -> str:
+    """A line for each model of each case."""
     header = [
         "pixels",
         "model",
@@ -246,24 +247,7 @@ def markdown(results: list[Result]) -> str:
         "peak GiB",
     ]
     formats = ["{}", "{}", "{:.1f}", "{}", "{:.2f}", "{:.3f}", "{:.1f}", "{:.4f}", "{:.2f}"]
-    rows = [
-        ["" if cell is None else form.format(cell) for form, cell in zip(formats, row, strict=True)]
-        for row in results
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    n_words = 2  # the columns at the left; numbers stand to the right
-
-    def line(cells: list[str]) -> str:
-        padded = [
-            cell.ljust(width) if i < n_words else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * width if i < n_words else "-" * (width - 1) + ":" for i, width in enumerate(widths)
-    ]
-    return "\n".join([line(header), line(rule), *map(line, rows)])
+    return markdown(header, formats, results, n_words=2)
 
 
 def describe(arguments: argparse.Namespace) -> str:
@@ -323,13 +307,9 @@ def main() -> None:
             reports.append(pool.submit(measure, is_binary, arguments).result())
             # A long run says what it has as soon as it has it.
             print("\n".join(reports[-1].notes), file=sys.stderr, flush=True)
-    table = markdown([result for report in reports for result in report.results])
+    results = [result for report in reports for result in report.results]
     notes = "\n".join(f"- {note}" for report in reports for note in report.notes)
-    text = f"{describe(arguments)}\n\n{table}\n\n{notes}\n"
-    print(text, end="")
-    if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text, encoding="utf-8")
+    publish(f"{describe(arguments)}\n\n{table(results)}\n\n{notes}\n", arguments.output)
 
 
 if __name__ == "__main__":
