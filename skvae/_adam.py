@@ -24,8 +24,11 @@ class Adam:
     are. Every operation is element-wise: the models do not see each other.
     """
 
-    def __init__(self, module: nn.Module, alpha: Tensor) -> None:
-        """``alpha`` (K,) is the weight decay of the weights; biases have none."""
+    def __init__(self, module: nn.Module, alpha: Tensor, n_planned: int) -> None:
+        """``alpha`` (K,) is the weight decay of the weights; biases have none.
+
+        ``n_planned`` is the number of steps that ``plan`` prepares.
+        """
         parameters = dict(module.named_parameters())
         self._shapes = {name: p.shape for name, p in parameters.items()}
         weights = torch.cat([p.detach().flatten(1) for p in parameters.values()], 1)
@@ -35,42 +38,60 @@ class Adam:
             "second": torch.zeros_like(weights),
             "n_steps": torch.zeros_like(alpha)[:, None],  # (K, 1)
         }
-        self._gradients = torch.zeros_like(weights)
+        self._gradient = torch.zeros_like(weights)
         self._scratch = torch.empty_like(weights)
-        self._decay: Tensor | None = None  # (K, P)
+        self._sizes = weights.new_zeros(n_planned, 2, len(alpha), 1)
+        self._position = torch.zeros(1, dtype=torch.long, device=weights.device)
+        self._decay = self._kept = None  # (K, P)
         if alpha.any():
             is_weight = [
                 torch.full_like(p[0].detach().flatten(), float(name.endswith("weight")))
                 for name, p in parameters.items()
             ]
             self._decay = alpha[:, None] * torch.cat(is_weight)
-        self._parameters = list(parameters.values())
-        for parameter, view in zip(self._parameters, self._views(weights).values(), strict=True):
-            parameter.data = view
+            self._kept = torch.empty_like(self._decay)
+        gradients = self._views(self._gradient)
+        for name, view in self._views(weights).items():
+            parameters[name].data = view
+            parameters[name].grad = gradients[name]
 
-    def step(self, loss: Tensor, learning_rate: Tensor) -> None:
-        """One step down ``loss``, a scalar; learning_rate (K,)."""
-        # Not backward(): gradients accumulated into views of one tensor cost the same
-        # pass, and PyTorch warns of their strides.
-        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        torch.cat([gradient.flatten(1) for gradient in found], 1, out=self._gradients)
-        self._descend(learning_rate)
+    @property
+    def changing(self) -> list[Tensor]:
+        """All that a step changes."""
+        return [*self.flat.values(), self._position]
 
-    @torch.no_grad()
-    def _descend(self, learning_rate: Tensor) -> None:
-        weights, first, second, n_steps = self.flat.values()
-        gradients, scratch = self._gradients, self._scratch
-        n_steps += 1
-        rate = learning_rate[:, None] / (1 - _BETA_1**n_steps)
-        correction = (1 - _BETA_2**n_steps).sqrt()
-        first.lerp_(gradients, 1 - _BETA_1)
-        second.mul_(_BETA_2).addcmul_(gradients, gradients, value=1 - _BETA_2)
-        torch.sqrt(second, out=scratch)
-        scratch.div_(correction).add_(_EPSILON)
-        torch.div(first, scratch, out=scratch)
+    def plan(self, learning_rate: Tensor) -> None:
+        """Prepare the next steps; learning_rate (K,).
+
+        What depends on their number alone is computed for all at once, and their count is
+        at once that after the last.
+        """
+        count = self.flat["n_steps"]
+        steps = torch.arange(1, len(self._sizes) + 1, device=count.device)[:, None, None]
+        counts = count.double() + steps  # (T, K, 1)
+        correction = (1 - _BETA_2**counts).sqrt()
+        rate = learning_rate[:, None] * correction / (1 - _BETA_1**counts)
+        # With these two, a step is rate * first / (sqrt(second) + epsilon).
+        self._sizes.copy_(torch.stack((rate, _EPSILON * correction), 1))
         if self._decay is not None:
-            weights.mul_(1 - learning_rate[:, None] * self._decay)
-        weights.sub_(scratch.mul_(rate))
+            torch.sub(1, learning_rate[:, None] * self._decay, out=self._kept)
+        count += len(self._sizes)
+        self._position.zero_()
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """One step along ``grad`` of all parameters, upwards."""
+        weights, first, second, _ = self.flat.values()
+        gradient, scratch = self._gradient, self._scratch
+        rate, epsilon = self._sizes.index_select(0, self._position)[0].unbind(0)
+        first.lerp_(gradient, 1 - _BETA_1)
+        second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
+        torch.sqrt(second, out=scratch)
+        torch.div(first, scratch.add_(epsilon), out=scratch)
+        if self._kept is not None:
+            weights.mul_(self._kept)
+        weights.addcmul_(scratch, rate)
+        self._position += 1
 
     def load(self, state: AdamState) -> None:
         """Go on from this state."""

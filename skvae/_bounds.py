@@ -6,13 +6,17 @@ Axes: ``(S, K, B, Z)`` = draws, models, rows, components.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True)
+class Terms:
     """What a bound is made of, for z = loc + scale * noise drawn from q(z|x)."""
 
     log_px: Tensor  # (S, K, B)     log p(x|z)
@@ -20,25 +24,40 @@ class Terms(NamedTuple):
     loc: Tensor  # (K, B, Z)     of q(z|x)
     log_scale: Tensor  # (K, B, Z)     of q(z|x)
 
+    @cached_property  # the bound and its gradient both ask for it
+    def log_ratio(self) -> Tensor:
+        """log q(z|x) - log p(z), ``(S, K, B)``."""
+        deviation = (self.z - self.loc) * (-self.log_scale).exp()
+        return (0.5 * (self.z.square() - deviation.square()) - self.log_scale).sum(-1)
+
     @property
     def kl(self) -> Tensor:
         """KL[q(z|x) || N(0, I)] of each component in closed form, ``(K, B, Z)``."""
         return gaussian_kl(self.loc, self.log_scale)
 
-    @property
-    def log_ratio(self) -> Tensor:
-        """log q(z|x) - log p(z), ``(S, K, B)``; its gradient flows through z alone.
 
-        The parameters of q are detached here: that is the half of the doubly
-        reparameterised gradient which needs no weights. In the value nothing changes.
-        """
-        deviation = (self.z - self.loc.detach()) * (-self.log_scale.detach()).exp()
-        return (0.5 * (self.z.square() - deviation.square()) - self.log_scale.detach()).sum(-1)
+class Gradients(NamedTuple):
+    """Of a bound's mean over rows, with respect to the parameters of q(z|x)."""
+
+    loc: Tensor  # (K, B, Z)
+    log_scale: Tensor  # (K, B, Z)
+
+
+#: The decoder's backward pass: the gradient of the bound with respect to log p(x|z),
+#: (S, K, B), to what follows of it for z, (S, K, B, Z).
+Decoder = Callable[[Tensor], Tensor]
+
+
+class Bound(NamedTuple):
+    """A bound (K, B), and its gradient; both are functions of the terms and beta (K,)."""
+
+    value: Callable[[Terms, Tensor], Tensor]
+    gradients: Callable[[Terms, Tensor, Decoder], Gradients]
 
 
 def gaussian_kl(loc: Tensor, log_scale: Tensor) -> Tensor:
     """KL[N(loc, exp(log_scale)^2) || N(0, 1)] in nats, element by element."""
-    return 0.5 * (loc.square() + (2 * log_scale).exp() - 1) - log_scale
+    return 0.5 * (loc.square() + torch.expm1(2 * log_scale)) - log_scale
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
@@ -55,19 +74,50 @@ def elbo(terms: Terms, beta: Tensor) -> Tensor:
     return terms.log_px.mean(0) - beta[:, None] * terms.kl.sum(-1)
 
 
+def elbo_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
+    """By the reparameterisation z = loc + scale * noise, and the KL in closed form."""
+    n_draws, _, n_rows = terms.log_px.shape
+    z_gradient = decoder(torch.full_like(terms.log_px, 1 / (n_draws * n_rows)))
+    share = (beta / n_rows)[:, None, None]
+    of_log_scale = (z_gradient * (terms.z - terms.loc)).sum(0)
+    return Gradients(
+        torch.addcmul(z_gradient.sum(0), share, terms.loc, value=-1),
+        torch.addcmul(of_log_scale, share, torch.expm1(2 * terms.log_scale), value=-1),
+    )
+
+
 def importance_weighted(terms: Terms, beta: Tensor) -> Tensor:
     """log mean exp(log p(x|z) - beta log q(z|x)/p(z)) over the draws, ``(K, B)``.
 
-    Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016. The encoder
-    gets the doubly reparameterised gradient (DReG) of Tucker et al., 2019. With w the
-    normalised weights, plain backpropagation gives z the gradient w d log_w/dz, and a
-    further term comes from the dependence of log q on its parameters. By the
-    reparameterisation of that term, both together are, in expectation,
-    w (1 - beta + beta w) d log_w/dz; at beta = 1 this is the w^2 of the paper.
+    Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016.
     """
-    log_w = terms.log_px - beta[:, None] * terms.log_ratio
-    if terms.z.requires_grad:
-        w = torch.softmax(log_w.detach(), 0)
-        factor = 1 - beta[:, None] + beta[:, None] * w
-        terms.z.register_hook(lambda gradient: gradient * factor[..., None])
-    return log_mean_exp(log_w)
+    return log_mean_exp(_log_weights(terms, beta))
+
+
+def importance_weighted_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
+    """Doubly reparameterised (DReG) for the encoder: Tucker et al., 2019.
+
+    With w the normalised weights, plain backpropagation gives z the gradient
+    w d log_w/dz, and a further term comes from the dependence of log q on its
+    parameters. By the reparameterisation of that term, both together are, in
+    expectation, w (1 - beta + beta w) d log_w/dz; at beta = 1 this is the w^2 of the
+    paper.
+    """
+    beta_ = beta[:, None]
+    w = torch.softmax(_log_weights(terms, beta), 0)
+    share = w / w.shape[2]  # of the mean over rows
+    deviation = terms.z - terms.loc
+    # d (log q - log p) / dz, at fixed parameters of q
+    ratio_gradient = terms.z - deviation * (-2 * terms.log_scale).exp()
+    z_gradient = decoder(share) - (beta_ * share)[..., None] * ratio_gradient
+    z_gradient *= (1 - beta_ + beta_ * w)[..., None]
+    return Gradients(z_gradient.sum(0), (z_gradient * deviation).sum(0))
+
+
+def _log_weights(terms: Terms, beta: Tensor) -> Tensor:
+    """``(S, K, B)``"""
+    return terms.log_px - beta[:, None] * terms.log_ratio
+
+
+ELBO = Bound(elbo, elbo_gradients)
+IMPORTANCE_WEIGHTED = Bound(importance_weighted, importance_weighted_gradients)

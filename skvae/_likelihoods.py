@@ -11,7 +11,7 @@ Axes: ``(S, K, B, D)`` = draws, models, rows, columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -23,8 +23,6 @@ LOG_2PI = math.log(2 * math.pi)
 
 #: The smallest variance of a gaussian, as a fraction of the column's variance.
 VARIANCE_FLOOR = 1e-6
-
-_LOG_FLOOR = math.log(VARIANCE_FLOOR)
 
 # exp(30) in units of the column's variance: far beyond any data, far below overflow.
 _LOG_VARIANCE_CEILING = 30.0
@@ -42,6 +40,8 @@ class Support(NamedTuple):
 
 class Likelihood(Protocol):
     """p(x|z) of every cell. Made by ``of``, one ``(S, K, B, D)`` tensor a parameter.
+
+    A class that derives from this one gets ``gradients`` by autograd.
 
     ``parameters`` names the outputs. The first always comes from the decoder; the
     others (its dispersion) from where ``Architecture.noise`` says. ``standardised``
@@ -63,6 +63,18 @@ class Likelihood(Protocol):
         """Outputs at which the likelihood has this mean (and variance): inverse of ``of``."""
         ...
 
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        """Of the sum of weights (S, K, B) times log p(x|z), with respect to the outputs.
+
+        ``outputs`` are those that this likelihood was made of; the gradients have their
+        shapes. Training asks for them in every step: where a few operations by hand give
+        them, these are worth writing.
+        """
+        leaves = [output.detach().requires_grad_() for output in outputs]
+        with torch.enable_grad():
+            log_px = self.of(*leaves).log_prob(x).sum(-1)
+        return torch.autograd.grad(log_px, leaves, weights)
+
     def log_prob(self, x: Tensor) -> Tensor: ...
 
     @property
@@ -75,11 +87,11 @@ class Likelihood(Protocol):
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """N(x; loc, exp(log_variance)), the variance not below ``VARIANCE_FLOOR``."""
+class Gaussian(Likelihood):
+    """N(x; loc, variance), the variance not below ``VARIANCE_FLOOR``."""
 
     loc: Tensor
-    log_variance: Tensor
+    _variance: Tensor  # of the shape of its output, which may be shared by rows
 
     parameters: ClassVar[tuple[str, ...]] = ("loc", "log_variance")
     support: ClassVar[Support] = Support(-math.inf, math.inf)
@@ -90,8 +102,7 @@ class Gaussian:
     def of(cls, *outputs: Tensor) -> Gaussian:
         # variance = floor + exp(raw): unlike a clamp, the gradient never dies.
         loc, raw = outputs
-        excess = raw.clamp(max=_LOG_VARIANCE_CEILING) - _LOG_FLOOR
-        return cls(loc, _LOG_FLOOR + functional.softplus(excess, threshold=40))
+        return cls(loc, raw.clamp(max=_LOG_VARIANCE_CEILING).exp() + VARIANCE_FLOOR)
 
     @classmethod
     def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
@@ -100,9 +111,17 @@ class Gaussian:
         return mean, excess.log()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return -0.5 * (
-            (x - self.loc).square() * (-self.log_variance).exp() + self.log_variance + LOG_2PI
-        )
+        constant = -0.5 * (self._variance.log() + LOG_2PI)
+        return torch.addcdiv(constant, (x - self.loc).square_(), self._variance, value=-0.5)
+
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        weights, residual, raw = weights[..., None], x - self.loc, outputs[1]
+        of_loc = (weights * residual).div_(self._variance)
+        # Twice the variance times the gradient of the variance ...
+        of_variance = torch.addcmul(-weights, of_loc, residual).sum_to_size(raw.shape)
+        # ... and d variance / d raw = variance - floor, but 0 at the ceiling.
+        slope = (0.5 - 0.5 * VARIANCE_FLOOR / self._variance) * (raw < _LOG_VARIANCE_CEILING)
+        return of_loc, of_variance * slope
 
     @property
     def mean(self) -> Tensor:
@@ -110,14 +129,14 @@ class Gaussian:
 
     @property
     def variance(self) -> Tensor:
-        return self.log_variance.exp().expand_as(self.loc)
+        return self._variance.expand_as(self.loc)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        return self.loc + (0.5 * self.log_variance).exp() * drawn(torch.randn, self.loc, generator)
+        return self.loc + self._variance.sqrt() * drawn(torch.randn, self.loc, generator)
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Likelihood):
     """A bit that is 1 with probability sigmoid(logit).
 
     At a value x between 0 and 1, ``log_prob`` is the expected log density of a bit
@@ -138,6 +157,9 @@ class Bernoulli:
     @classmethod
     def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
         return (torch.logit(mean, eps=1e-4),)
+
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        return (weights[..., None] * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x * self.logit - functional.softplus(self.logit)

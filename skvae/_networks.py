@@ -16,21 +16,31 @@ from torch.nn import functional
 
 
 class Activation(NamedTuple):
-    """A function with act(0) = 0, so that padded units stay silent, and its gain.
+    """A function with act(0) = 0, so that padded units stay silent.
 
-    The gain keeps the variance of N(0, 1) inputs through a layer: 1 / E[act(u)^2]^(1/2).
+    ``backward(g, u)`` is g act'(u), by the kernel that PyTorch's own gradient uses. The gain
+    keeps the variance of N(0, 1) inputs through a layer: 1 / E[act(u)^2]^(1/2).
     """
 
     function: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
     gain: float
 
 
+_aten = torch.ops.aten
+
 ACTIVATIONS: dict[str, Activation] = {
-    "silu": Activation(functional.silu, 1.68),
-    "relu": Activation(functional.relu, 1.41),
-    "tanh": Activation(torch.tanh, 1.59),
-    "gelu": Activation(functional.gelu, 1.53),
-    "elu": Activation(functional.elu, 1.25),
+    "silu": Activation(functional.silu, _aten.silu_backward.default, 1.68),
+    "relu": Activation(
+        functional.relu, lambda g, u: _aten.threshold_backward.default(g, u, 0), 1.41
+    ),
+    "tanh": Activation(
+        torch.tanh, lambda g, u: _aten.tanh_backward.default(g, torch.tanh(u)), 1.59
+    ),
+    "gelu": Activation(functional.gelu, _aten.gelu_backward.default, 1.53),
+    "elu": Activation(
+        functional.elu, lambda g, u: _aten.elu_backward.default(g, 1, 1, 1, False, u), 1.25
+    ),
 }
 
 
@@ -103,16 +113,14 @@ class Perceptron(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """(K, M, I) -> (K, M, P, O). A mask for each hidden layer, ``(K, M, H)``: dropout."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, M, I) -> (K, M, P, O)."""
         outputs: Tensor = self.linear(x)
         if self.head is not None:
-            for i, layer in enumerate(self.hidden):
+            for layer in self.hidden:
                 x = self.activation.function(layer(x))
-                if masks:
-                    x = x * masks[i]
             outputs = self.head(x, outputs)
-        return outputs.view(*outputs.shape[:-1], *self.output_shape)
+        return outputs.view(*outputs.shape[:2], *self.output_shape)
 
     def randomise(self, generator: torch.Generator, gain: float) -> None:
         """A random network beside a linear map of zeros; ``gain`` is that of the outputs.

@@ -103,7 +103,7 @@ class Batch(NamedTuple):
         """One step's part, the axis T gone; ``step`` (1,) stays on the device."""
 
         def one(part: Tensor) -> Tensor:
-            return part.index_select(0, step)[0]
+            return part.index_select(0, step)[0] if part.numel() else part[0]
 
         rows, noise, uniforms, encoder_masks, decoder_masks = self
         return Batch(

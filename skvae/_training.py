@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from skvae._adam import Adam, AdamState, at_rest
-from skvae._bounds import elbo, importance_weighted
+from skvae._bounds import ELBO, IMPORTANCE_WEIGHTED
 from skvae._cuda_graph import capture
+from skvae._gradient import Gradient
 from skvae._run import Batch, Run, Stream, join_padded
 from skvae._vae import VAE, from_state, pick, reorder_components, stack_states, widest
 
@@ -198,14 +199,16 @@ class _Group:
         runs = [watch.run for watch in watches]
         self._watches, self._runs, self._x, self._c = watches, runs, x, c
         self._widest = widest([run.model.architecture for run in runs])
-        self._bound = elbo if runs[0].n_importance_samples == 1 else importance_weighted
+        self._bound = ELBO if runs[0].n_importance_samples == 1 else IMPORTANCE_WEIGHTED
         self._model = VAE(self._widest, len(runs), x.device).to(x.dtype)
-        self._adam = Adam(self._model, x.new_tensor([run.alpha for run in runs]))
+        alpha = x.new_tensor([run.alpha for run in runs])
+        self._adam = Adam(self._model, alpha, runs[0].n_steps)
         self._load([watch.best for watch in watches])
         self._best = {name: t.clone() for name, t in self._adam.flat.items()}
         self._load([watch.state for watch in watches])
 
         self._beta = x.new_tensor([run.beta for run in runs])
+        self._gradient = Gradient(self._model, self._bound, self._beta)
         self._learning_rate = x.new_tensor([watch.learning_rate for watch in watches])
         self._total = torch.zeros_like(self._beta)  # of the bounds of a round's steps
         # All runs of a group have taken the same number of steps of their blocks.
@@ -214,7 +217,7 @@ class _Group:
         self._block = Batch.join([watch.block for watch in watches])
         if self._n_taken == runs[0].n_block_steps:
             self._next_block()
-        changing = [*self._adam.flat.values(), self._total, self._step_of_block]
+        changing = [*self._adam.changing, self._total, self._step_of_block]
         self._take_step = capture(self._step, changing, x.device)
         if watches[0].has_validation:
             self._prepare_validation()
@@ -222,6 +225,7 @@ class _Group:
     def round(self) -> None:
         """One pass over the rows, and what the watches make of it."""
         self._total.zero_()
+        self._adam.plan(self._learning_rate)
         for _ in range(self._runs[0].n_steps):
             if self._n_taken == self._runs[0].n_block_steps:
                 self._next_block()
@@ -237,34 +241,26 @@ class _Group:
             mask = torch.tensor(keep, device=self._x.device)[:, None]
             for name, kept in self._best.items():
                 torch.where(mask, self._adam.flat[name], kept, out=kept)
-        self._learning_rate.copy_(
-            self._x.new_tensor([watch.learning_rate for watch in self._watches])
-        )
+        self._learning_rate = self._x.new_tensor([watch.learning_rate for watch in self._watches])
 
     def _step(self) -> None:
-        with torch.enable_grad():
-            bound = self._bound_of_batch(self._step_of_block)
-            # The sum over models keeps them independent: each has its own parameters.
-            self._adam.step(-bound.sum(), self._learning_rate)
-        self._total += bound.detach()
-        self._step_of_block += 1
-
-    def _bound_of_batch(self, step: Tensor) -> Tensor:
-        """The bound on one batch of the block, ``(K,)``."""
-        batch = self._block.at(step)
+        batch = self._block.at(self._step_of_block)
         x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
         if self._runs[0].binarise:
             x = (batch.uniforms < x).to(x.dtype)
-        terms = self._model.terms(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
-        return self._bound(terms, self._beta).mean(1)
+        bound = self._gradient.fill(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
+        self._adam.step()
+        self._total += bound.mean(1)
+        self._step_of_block += 1
 
-    @torch.no_grad()
     def _probe(self) -> Tensor:
-        """The bound on the last batch once more, after its step: is it still finite?"""
-        return self._bound_of_batch(self._step_of_block - 1)
+        """Are the weights still finite after the last step? Their sum, ``(K,)``, tells."""
+        return self._adam.flat["weights"].sum(1)
 
     def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """(N, D), (K, B) -> (K, B, D)."""
+        if not table.shape[1]:
+            return table.new_empty(*rows.shape, 0)
         return table.index_select(0, rows.flatten()).view(*rows.shape, table.shape[1])
 
     def _next_block(self) -> None:
@@ -300,7 +296,7 @@ class _Group:
             strict=True,
         ):
             x, c = self._rows(self._x, rows), self._rows(self._c, rows)
-            bound = self._bound(self._model.terms(x, c, noise), self._beta)
+            bound = self._bound.value(self._model.terms(x, c, noise), self._beta)
             total += (bound * weights).sum(1)
         return total
 

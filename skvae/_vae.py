@@ -21,7 +21,7 @@ from skvae._networks import Perceptron
 
 # Wide enough for any posterior (the variance floor of the likelihood holds it above
 # exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
-_LOG_SCALE_RANGE = (-14.0, 7.0)
+LOG_SCALE_RANGE = (-14.0, 7.0)
 
 # The decoder's outputs start near the column means: a random start begins at the
 # model that explains nothing rather than at one that is wrong.
@@ -65,6 +65,12 @@ class Posterior(NamedTuple):
 
     loc: Tensor
     log_scale: Tensor
+
+    @classmethod
+    def of(cls, encoded: Tensor) -> Posterior:
+        """From the encoder's outputs, (K, B, 2, Z)."""
+        loc, log_scale = encoded.unbind(2)
+        return cls(loc, log_scale.clamp(*LOG_SCALE_RANGE))
 
     def rsample(self, noise: Tensor) -> Tensor:
         """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""
@@ -112,36 +118,29 @@ class VAE(nn.Module):
     def n_models(self) -> int:
         return self.encoder.linear.weight.shape[0]
 
-    def encode(self, x: Tensor, c: Tensor, masks: Sequence[Tensor] = ()) -> Posterior:
+    def encode(self, x: Tensor, c: Tensor) -> Posterior:
         """(K, B, D), (K, B, C) -> q(z|x, c)."""
-        loc, log_scale = self.encoder(_join(c, x), masks).unbind(2)
-        return Posterior(loc, log_scale.clamp(*_LOG_SCALE_RANGE))
+        return Posterior.of(self.encoder(join(c, x)))
 
-    def decode(self, z: Tensor, c: Tensor, masks: Sequence[Tensor] = ()) -> Likelihood:
+    def decode(self, z: Tensor, c: Tensor) -> Likelihood:
         """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
-        n_draws, _, n_rows, _ = z.shape
-        inputs = _join(c.expand(n_draws, *c.shape), z)
-        # All draws are rows to the network: (K, S B, C + Z).
-        outputs = self.decoder(inputs.transpose(0, 1).flatten(1, 2), masks)
-        outputs = outputs.unflatten(1, (n_draws, n_rows)).transpose(0, 1)
-        decoded = outputs.unbind(3)
-        free = self.dispersion[:, :, None].unbind(1)  # each (K, 1, D or 1)
-        fixed = [z.new_full((1, 1, 1), value) for value in self._fixed]
-        return self.architecture.family.of(*decoded, *free, *fixed)
+        decoded = by_draw(self.decoder(decoder_inputs(z, c)), len(z))
+        return self.architecture.family.of(*decoded.unbind(3), *self.dispersions())
 
-    def terms(
-        self,
-        x: Tensor,
-        c: Tensor,
-        noise: Tensor,
-        encoder_masks: Sequence[Tensor] = (),
-        decoder_masks: Sequence[Tensor] = (),
-    ) -> Terms:
+    def terms(self, x: Tensor, c: Tensor, noise: Tensor) -> Terms:
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""
-        q = self.encode(x, c, encoder_masks)
+        q = self.encode(x, c)
         z = q.rsample(noise)
-        log_px = self.decode(z, c, decoder_masks).log_prob(x).sum(-1)
-        return Terms(log_px, z, q.loc, q.log_scale)
+        return Terms(self.decode(z, c).log_prob(x).sum(-1), z, q.loc, q.log_scale)
+
+    def dispersions(self) -> list[Tensor]:
+        """The likelihood's outputs that do not come from the decoder.
+
+        Each is (1, K, 1, D), or has ones for the axes that share it.
+        """
+        free = self.dispersion[None, :, :, None].unbind(2)
+        fixed = [self.dispersion.new_full((1, 1, 1, 1), value) for value in self._fixed]
+        return [*free, *fixed]
 
     @torch.no_grad()
     def randomise(self, generator: torch.Generator, mean: Tensor) -> VAE:
@@ -187,9 +186,20 @@ class VAE(nn.Module):
             self.dispersion[0] = free.mean(1, keepdim=True) if shared else free
 
 
-def _join(c: Tensor, x: Tensor) -> Tensor:
+def join(c: Tensor, x: Tensor) -> Tensor:
     """[c, x] along the last axis; x itself, uncopied, without a condition."""
     return torch.cat((c, x), -1) if c.shape[-1] else x
+
+
+def decoder_inputs(z: Tensor, c: Tensor) -> Tensor:
+    """(S, K, B, Z), (K, B, C) -> (K, S B, C + Z): all draws are rows to the network."""
+    return join(c.expand(len(z), *c.shape), z).transpose(0, 1).flatten(1, 2)
+
+
+def by_draw(rows: Tensor, n_draws: int) -> Tensor:
+    """(K, S B, ...) -> (S, K, B, ...)."""
+    n_models, n_rows, *shape = rows.shape
+    return rows.view(n_models, n_draws, n_rows // n_draws, *shape).transpose(0, 1)
 
 
 State = Mapping[str, Tensor]

@@ -18,6 +18,7 @@ LAYERS = {
     "_adam": 0,
     "_cuda_graph": 0,
     "_vae": 1,
+    "_gradient": 1,
     "_run": 2,
     "_training": 2,
     "_inference": 2,

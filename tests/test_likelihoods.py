@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR
+from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 
 SHAPE = (2, 3, 4, 5)  # (S, K, B, D)
 
@@ -111,6 +111,23 @@ def test_gradient_is_that_of_finite_differences(name):
     outputs = [output.clone().requires_grad_() for output in CASES[name].outputs]
     # gradcheck's own tolerances: the error of central differences at steps of 1e-6.
     assert torch.autograd.gradcheck(lambda *o: family.of(*o).log_prob(x), outputs)
+
+
+@each_family
+def test_gradients_by_hand_are_autograds(name):
+    """Also where an output is shared by draws and rows, and beyond its ceiling."""
+    family, law = LIKELIHOODS[name], CASES[name].scipy
+    x = torch.from_numpy(law.rvs(random_state=np.random.default_rng(1)).astype(float))[0]
+    weights = uniform(0, 1, 5)[..., 0]
+    shared = [output[:1, :, :1].contiguous() for output in CASES[name].outputs[1:]]
+    for part in shared:
+        part[0, 0, 0, 0] = 99.0
+    for outputs in (CASES[name].outputs, (CASES[name].outputs[0], *shared)):
+        ours = family.of(*outputs).gradients(outputs, x, weights)
+        theirs = Likelihood.gradients(family.of(*outputs), outputs, x, weights)
+        for one, other in zip(ours, theirs, strict=True):
+            # A few operations in another order.
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @each_family

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from skvae import _training as training
 from skvae._adam import Adam
-from skvae._bounds import elbo, importance_weighted
+from skvae._bounds import ELBO, elbo, importance_weighted
+from skvae._gradient import Gradient
 from skvae._linear_start import linear_model
+from skvae._networks import ACTIVATIONS
 from skvae._run import Run, Stream
 from skvae._training import Training, train
 from skvae._vae import VAE, Architecture, pick, reorder_components, stack, unstack
@@ -347,18 +349,90 @@ def test_the_order_of_components_leaves_the_density(c, hidden, noise):
     assert_same(reordered.reorder(order.argsort()), trained, 0)
 
 
+def filled(model, bound, x, c, noise, *masks, beta):
+    """The bound and ``grad`` of all parameters, by hand."""
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)  # every one has to be filled
+    value = Gradient(model, bound, beta).fill(x, c, noise, *masks)
+    return value, [parameter.grad for parameter in model.parameters()]
+
+
+LIKELIHOODS_AND_NOISES = [
+    ("gaussian", "feature"), ("gaussian", "shared"), ("gaussian", "decoder"), ("gaussian", 0.5),
+    ("bernoulli", "feature"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("likelihood", "noise"), LIKELIHOODS_AND_NOISES)
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 4)])
+@pytest.mark.parametrize("c", [NOTHING, LABELS], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("n_draws", [1, 3])
+def test_the_gradient_is_autograds(n_draws, c, hidden, likelihood, noise):
+    """Of all parameters, in two models, one of them padded, some posteriors clamped."""
+    x = torch.sigmoid(X) if likelihood == "bernoulli" else X
+    a = {"like": x, "likelihood": likelihood, "noise": noise}
+    smaller = tuple(size - 1 for size in hidden)
+    model = stack([lone(0, 3, hidden, c.shape[1], **a), lone(1, 2, smaller, c.shape[1], **a)])
+    with torch.no_grad():
+        model.encoder.linear.bias[0, 1, 0] = 7.0
+    generator, beta = torch.Generator().manual_seed(0), X.new_tensor([0.5, 2.0])
+    noise = torch.randn(n_draws, 2, 178, 3, generator=generator, dtype=X.dtype)
+    noise[:, 1, :, 2] = 0
+    x, c = x.expand(2, -1, -1), c.expand(2, -1, -1)
+    value, found = filled(model, ELBO, x, c, noise, beta=beta)
+    bound = elbo(model.terms(x, c, noise), beta)
+    # Sums over 178 rows of products of numbers near 1, in another order; but PyTorch takes
+    # softplus for the identity from 20 on, and is off by exp(-20) there.
+    close = {"rtol": 1e-9, "atol": 1e-6 if likelihood == "bernoulli" else 1e-11}
+    torch.testing.assert_close(value, bound, **close)
+    expected = torch.autograd.grad(
+        bound.mean(1).sum(), list(model.parameters()), materialize_grads=True
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **close)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_the_gradient_is_that_of_finite_differences(activation):
+    """With dropout, which only training has; a direction at random."""
+    model = lone(0, 2, (8, 4), activation=activation)
+    generator, one = torch.Generator().manual_seed(0), X.new_ones(1)
+
+    def normals(*shape):
+        return torch.randn(shape, generator=generator, dtype=X.dtype)
+
+    masks = [tuple((normals(1, 178, n) > 0) / 0.5 for n in sizes) for sizes in ((8, 4), (4, 8))]
+    masks = [tuple(mask.to(X) for mask in some) for some in masks]
+    given = X[None], NOTHING[None], normals(1, 1, 178, 2), *masks
+    with torch.no_grad():  # biases of 0 under masks would stand right at the kink of a ReLU
+        for parameter in model.parameters():
+            parameter += 0.1 * normals(*parameter.shape)
+    _, found = filled(model, ELBO, *given, beta=one)
+    direction = [normals(*parameter.shape) for parameter in model.parameters()]
+    slope = sum((g * d).sum().item() for g, d in zip(found, direction, strict=True))
+    values, step = [], 1e-6
+    for sign in (1, -2):
+        with torch.no_grad():
+            for parameter, d in zip(model.parameters(), direction, strict=True):
+                parameter += sign * step * d
+        values.append(filled(model, ELBO, *given, beta=one)[0].mean().item())
+    # Central differences: relative errors of about the step, and of rounding over the step.
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_adam_is_torchs(alpha):
     """Each model of a stack steps as torch's AdamW does on it alone; biases do not decay."""
     models, rates = [lone(i, 2, (4,)) for i in range(2)], X.new_tensor([1e-2, 3e-3])
     alphas = X.new_tensor([alpha, 3 * alpha])
     stacked = stack(models)
-    ours = Adam(stacked, alphas)
+    ours = Adam(stacked, alphas, 10)
 
-    def loss(model):
+    def gradients(model):
+        """Of the bound's mean over rows, by autograd."""
         x, zero = X.expand(model.n_models, -1, -1), X.new_zeros(1, model.n_models, 178, 2)
-        terms = model.terms(x, x[..., :0], zero)
-        return -elbo(terms, X.new_ones(model.n_models)).mean(1).sum()
+        bound = elbo(model.terms(x, x[..., :0], zero), X.new_ones(model.n_models))
+        return torch.autograd.grad(bound.mean(1).sum(), list(model.parameters()))
 
     theirs = []
     for model, rate, decay in zip(models, rates.tolist(), alphas.tolist(), strict=True):
@@ -367,11 +441,15 @@ def test_adam_is_torchs(alpha):
         rest = [p for name, p in named if not name.endswith("weight")]
         groups = [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0}]
         theirs.append(torch.optim.AdamW(groups, lr=rate))
-    for _ in range(20):
-        ours.step(loss(stacked), rates)
+    for i in range(20):
+        if i % 10 == 0:
+            ours.plan(rates)
+        for parameter, gradient in zip(stacked.parameters(), gradients(stacked), strict=True):
+            parameter.grad.copy_(gradient)
+        ours.step()
         for model, optimizer in zip(models, theirs, strict=True):
-            optimizer.zero_grad()
-            loss(model).backward()
+            for parameter, gradient in zip(model.parameters(), gradients(model), strict=True):
+                parameter.grad = -gradient
             optimizer.step()
     for model, again in zip(
         models, unstack(stacked, [m.architecture for m in models]), strict=True
