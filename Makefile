@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint mnist quality quality-short outliers speed iwae clean
+.PHONY: demo test lint mnist quality quality-short outliers speed iwae claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
+
+claims: $(VENV)/.demo
+	$(RUN) examples/claims.py --output docs/claims.md
 
 test: $(VENV)/.test
 	$(RUN) -m ruff check .
