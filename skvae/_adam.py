@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+_LEAST_RATE = 1e-30  # 0, at the end of a schedule, would divide
 
 #: "weights", "first" and "second" moment, each by parameter name, and "n_steps".
 AdamState = Mapping[str, Mapping[str, Tensor]]
@@ -71,26 +72,26 @@ class Adam:
         counts = count.double() + steps  # (T, K, 1)
         correction = (1 - _BETA_2**counts).sqrt()
         rate = learning_rate[:, None] * correction / (1 - _BETA_1**counts)
-        # With these two, a step is rate * first / (sqrt(second) + epsilon).
-        self._sizes.copy_(torch.stack((rate, _EPSILON * correction), 1))
+        # With these two, a step is first / (stretch * sqrt(second) + epsilon).
+        stretch = 1 / rate.clamp(min=_LEAST_RATE)
+        self._sizes.copy_(torch.stack((stretch, _EPSILON * correction * stretch), 1))
         if self._decay is not None:
             torch.sub(1, learning_rate[:, None] * self._decay, out=self._kept)
         count += len(self._sizes)
         self._position.zero_()
 
-    @torch.inference_mode()
     def step(self) -> None:
         """One step along ``grad`` of all parameters, upwards."""
         weights, first, second, _ = self.flat.values()
         gradient, scratch = self._gradient, self._scratch
-        rate, epsilon = self._sizes.index_select(0, self._position)[0].unbind(0)
+        stretch, epsilon = self._sizes.index_select(0, self._position)[0].unbind(0)
         first.lerp_(gradient, 1 - _BETA_1)
         second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
         torch.sqrt(second, out=scratch)
-        torch.div(first, scratch.add_(epsilon), out=scratch)
+        torch.addcmul(epsilon, scratch, stretch, out=scratch)
         if self._kept is not None:
             weights.mul_(self._kept)
-        weights.addcmul_(scratch, rate)
+        weights.addcdiv_(first, scratch)
         self._position += 1
 
     def load(self, state: AdamState) -> None:

@@ -57,7 +57,7 @@ class Bound(NamedTuple):
 
 def gaussian_kl(loc: Tensor, log_scale: Tensor) -> Tensor:
     """KL[N(loc, exp(log_scale)^2) || N(0, 1)] in nats, element by element."""
-    return 0.5 * (loc.square() + torch.expm1(2 * log_scale)) - log_scale
+    return 0.5 * torch.addcmul(torch.expm1(2 * log_scale), loc, loc) - log_scale
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
@@ -71,18 +71,18 @@ def elbo(terms: Terms, beta: Tensor) -> Tensor:
     Kingma & Welling, Auto-Encoding Variational Bayes, 2014; beta: Higgins et al.,
     beta-VAE, 2017.
     """
-    return terms.log_px.mean(0) - beta[:, None] * terms.kl.sum(-1)
+    return torch.addcmul(terms.log_px.mean(0), beta.unsqueeze(1), terms.kl.sum(-1), value=-1)
 
 
 def elbo_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
     """By the reparameterisation z = loc + scale * noise, and the KL in closed form."""
     n_draws, _, n_rows = terms.log_px.shape
     z_gradient = decoder(torch.full_like(terms.log_px, 1 / (n_draws * n_rows)))
-    share = (beta / n_rows)[:, None, None]
-    of_log_scale = (z_gradient * (terms.z - terms.loc)).sum(0)
+    of_loc, of_log_scale = z_gradient.sum(0), (z_gradient * (terms.z - terms.loc)).sum(0)
+    beta, share = beta.view(-1, 1, 1), -1 / n_rows
     return Gradients(
-        torch.addcmul(z_gradient.sum(0), share, terms.loc, value=-1),
-        torch.addcmul(of_log_scale, share, torch.expm1(2 * terms.log_scale), value=-1),
+        torch.addcmul(of_loc, beta, terms.loc, value=share),
+        torch.addcmul(of_log_scale, beta, torch.expm1(2 * terms.log_scale), value=share),
     )
 
 

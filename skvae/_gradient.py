@@ -18,9 +18,7 @@ from torch import Tensor
 
 from skvae._bounds import Bound, Terms
 from skvae._networks import Linear, Perceptron
-from skvae._vae import LOG_SCALE_RANGE, VAE, Posterior, by_draw, decoder_inputs, join
-
-_clamp_backward = torch.ops.aten.hardtanh_backward.default
+from skvae._vae import VAE, Posterior, by_draw, decoder_inputs, join
 
 
 class Gradient:
@@ -36,7 +34,6 @@ class Gradient:
         assert model.dispersion.grad is not None
         self._of_dispersion = model.dispersion.grad[None, :, :, None].unbind(2)
 
-    @torch.inference_mode()
     def fill(
         self,
         x: Tensor,
@@ -57,6 +54,7 @@ class Gradient:
         outputs = [*by_draw(decoded, len(noise)).unbind(3), *self._dispersions]
         p = self._architecture.family.of(*outputs)
         terms = Terms(p.log_prob(x).sum(-1), z, q.loc, q.log_scale)
+        n_conditions = c.shape[-1]
 
         def of_z(weights: Tensor) -> Tensor:
             """Back through the decoder, its own parameters filled on the way."""
@@ -66,11 +64,11 @@ class Gradient:
             of_decoded = torch.stack(tuple(found[:n_decoded]), 3)
             rows = of_decoded.transpose(0, 1).flatten(1, 2)
             inputs = self._decoder.backward(decoder_trace, rows, of_inputs=True)
-            return by_draw(inputs[..., c.shape[-1] :], len(noise))
+            of_z = inputs[..., n_conditions:] if n_conditions else inputs
+            return by_draw(of_z, len(noise))
 
-        of_loc, of_log_scale = self._bound.gradients(terms, self._beta, of_z)
-        of_raw = _clamp_backward(of_log_scale, encoded[:, :, 1], *LOG_SCALE_RANGE)
-        of_encoded = torch.stack((of_loc, of_raw), 2)
+        # The clamp of log_scale is passed over: where it acts, what pulls back gets through.
+        of_encoded = torch.stack(self._bound.gradients(terms, self._beta, of_z), 2)
         self._encoder.backward(encoder_trace, of_encoded, of_inputs=False)
         return self._bound.value(terms, self._beta)
 

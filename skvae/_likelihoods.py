@@ -70,10 +70,11 @@ class Likelihood(Protocol):
         shapes. Training asks for them in every step: where a few operations by hand give
         them, these are worth writing.
         """
-        leaves = [output.detach().requires_grad_() for output in outputs]
-        with torch.enable_grad():
-            log_px = self.of(*leaves).log_prob(x).sum(-1)
-        return torch.autograd.grad(log_px, leaves, weights)
+        # Training is in inference mode, whose tensors autograd takes as copies only.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaves = [output.detach().clone().requires_grad_() for output in outputs]
+            log_px = self.of(*leaves).log_prob(x.clone()).sum(-1)
+            return torch.autograd.grad(log_px, leaves, weights.clone())
 
     def log_prob(self, x: Tensor) -> Tensor: ...
 
@@ -115,13 +116,15 @@ class Gaussian(Likelihood):
         return torch.addcdiv(constant, (x - self.loc).square_(), self._variance, value=-0.5)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        weights, residual, raw = weights[..., None], x - self.loc, outputs[1]
+        weights, residual = weights.unsqueeze(-1), x - self.loc
         of_loc = (weights * residual).div_(self._variance)
-        # Twice the variance times the gradient of the variance ...
-        of_variance = torch.addcmul(-weights, of_loc, residual).sum_to_size(raw.shape)
-        # ... and d variance / d raw = variance - floor, but 0 at the ceiling.
-        slope = (0.5 - 0.5 * VARIANCE_FLOOR / self._variance) * (raw < _LOG_VARIANCE_CEILING)
-        return of_loc, of_variance * slope
+        # Twice the variance times the gradient of the variance; and d variance / d raw is
+        # variance - floor. The ceiling is passed over: what pulls back from it gets through.
+        of_variance = torch.addcmul(-weights, of_loc, residual).sum_to_size(outputs[1].shape)
+        of_raw = torch.addcdiv(
+            0.5 * of_variance, of_variance, self._variance, value=-0.5 * VARIANCE_FLOOR
+        )
+        return of_loc, of_raw
 
     @property
     def mean(self) -> Tensor:

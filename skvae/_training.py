@@ -226,11 +226,12 @@ class _Group:
         """One pass over the rows, and what the watches make of it."""
         self._total.zero_()
         self._adam.plan(self._learning_rate)
-        for _ in range(self._runs[0].n_steps):
-            if self._n_taken == self._runs[0].n_block_steps:
-                self._next_block()
-            self._take_step()
-            self._n_taken += 1
+        with torch.inference_mode():  # no autograd here, nor its bookkeeping
+            for _ in range(self._runs[0].n_steps):
+                if self._n_taken == self._runs[0].n_block_steps:
+                    self._next_block()
+                self._take_step()
+                self._n_taken += 1
         after = self._validate() if self._watches[0].has_validation else self._probe()
         bounds = torch.stack((self._total / self._runs[0].n_steps, after))
         keep = [
@@ -250,7 +251,7 @@ class _Group:
             x = (batch.uniforms < x).to(x.dtype)
         bound = self._gradient.fill(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
         self._adam.step()
-        self._total += bound.mean(1)
+        self._total.add_(bound.sum(1), alpha=1 / bound.shape[1])
         self._step_of_block += 1
 
     def _probe(self) -> Tensor:

@@ -21,7 +21,7 @@ from skvae._networks import Perceptron
 
 # Wide enough for any posterior (the variance floor of the likelihood holds it above
 # exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
-LOG_SCALE_RANGE = (-14.0, 7.0)
+_LOG_SCALE_RANGE = (-14.0, 7.0)
 
 # The decoder's outputs start near the column means: a random start begins at the
 # model that explains nothing rather than at one that is wrong.
@@ -70,7 +70,7 @@ class Posterior(NamedTuple):
     def of(cls, encoded: Tensor) -> Posterior:
         """From the encoder's outputs, (K, B, 2, Z)."""
         loc, log_scale = encoded.unbind(2)
-        return cls(loc, log_scale.clamp(*LOG_SCALE_RANGE))
+        return cls(loc, log_scale.clamp(*_LOG_SCALE_RANGE))
 
     def rsample(self, noise: Tensor) -> Tensor:
         """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""
@@ -193,7 +193,8 @@ def join(c: Tensor, x: Tensor) -> Tensor:
 
 def decoder_inputs(z: Tensor, c: Tensor) -> Tensor:
     """(S, K, B, Z), (K, B, C) -> (K, S B, C + Z): all draws are rows to the network."""
-    return join(c.expand(len(z), *c.shape), z).transpose(0, 1).flatten(1, 2)
+    inputs = join(c.expand(len(z), *c.shape), z) if c.shape[-1] else z
+    return inputs.transpose(0, 1).flatten(1, 2)
 
 
 def by_draw(rows: Tensor, n_draws: int) -> Tensor:
