@@ -88,7 +88,7 @@ class Adam:
         first.lerp_(gradient, 1 - _BETA_1)
         second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
         torch.sqrt(second, out=scratch)
-        torch.addcmul(epsilon, scratch, stretch, out=scratch)
+        scratch.mul_(stretch).add_(epsilon)
         if self._kept is not None:
             weights.mul_(self._kept)
         weights.addcdiv_(first, scratch)

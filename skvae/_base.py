@@ -65,8 +65,8 @@ _MIN_ROWS_TO_SPLIT = 20
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
 
-# Multiply-adds of a training step up to which one thread is quicker than several: the
-# work of each would be over before they have met.
+# Multiply-adds of a training step, of all models together, up to which one thread is quicker
+# than several: the work of each would be over before they have met.
 _ONE_THREAD_OPERATIONS = 2e7
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -210,7 +210,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             weights = moved({"weights": previous.model.state_dict()}, x.device)["weights"]
             models = iter([from_state(architecture, weights)])
         runs = [replace(run, model=model, seed=_integer(random)) for model in models]
-        with _threads(run):
+        with _threads(runs):
             best, interrupted = self._train(runs, x, c, columns.log_jacobian)
             loc, scale = inference.posterior(best.model, x_train, c_train)
             kl = gaussian_kl(loc, scale.log()).mean(0)
@@ -767,10 +767,12 @@ def _controller() -> ThreadpoolController:
 
 
 @contextlib.contextmanager
-def _threads(run: Run) -> Iterator[None]:
-    """One thread for a small model, as many as there are for others; then as before."""
-    n_weights = sum(p.numel() for p in run.model.parameters())
-    operations = n_weights * run.batch_size * run.n_importance_samples
+def _threads(runs: Sequence[Run]) -> Iterator[None]:
+    """One thread for small models, as many as there are for others; then as before."""
+    operations = sum(
+        run.batch_size * run.n_importance_samples * sum(p.numel() for p in run.model.parameters())
+        for run in runs
+    )
     if operations > _ONE_THREAD_OPERATIONS:
         yield
     else:
