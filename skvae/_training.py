@@ -245,18 +245,25 @@ class _Group:
         self._learning_rate = self._x.new_tensor([watch.learning_rate for watch in self._watches])
 
     def _step(self) -> None:
-        batch = self._block.at(self._step_of_block)
-        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
-        if self._runs[0].binarise:
-            x = (batch.uniforms < x).to(x.dtype)
+        x, c, batch = self._batch(self._step_of_block)
         bound = self._gradient.fill(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
         self._adam.step()
         self._total.add_(bound.sum(1), alpha=1 / bound.shape[1])
         self._step_of_block += 1
 
+    def _batch(self, step: Tensor) -> tuple[Tensor, Tensor, Batch]:
+        """x (K, B, D) and c (K, B, C) of one step of the block, and its noise."""
+        batch = self._block.at(step)
+        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
+        if self._runs[0].binarise:
+            x = (batch.uniforms < x).to(x.dtype)
+        return x, c, batch
+
+    @torch.no_grad()
     def _probe(self) -> Tensor:
-        """Are the weights still finite after the last step? Their sum, ``(K,)``, tells."""
-        return self._adam.flat["weights"].sum(1)
+        """The bound on the last batch once more, after its step: is it still finite?"""
+        x, c, batch = self._batch(self._step_of_block - 1)
+        return self._bound.value(self._model.terms(x, c, batch.noise), self._beta).mean(1)
 
     def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """(N, D), (K, B) -> (K, B, D)."""
