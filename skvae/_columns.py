@@ -5,6 +5,7 @@ Axes: ``N`` rows; ``D`` columns of X, of which the model sees those that vary, `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 
 # Rows converted at once: float64 copies stay small beside X.
 _CHUNK = 8192
+
+# float32 numbers up to this size and down to its inverse are far from overflow, and so are
+# their differences and products.
+_SAFE_IN_FLOAT32 = 1e15
 
 # A column whose range is this many roundings of its largest value is a constant.
 _N_ROUNDINGS = 8
@@ -55,14 +60,27 @@ class Columns:
         return -self.scale.log().sum().item()
 
     def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(N, D) -> (N, D'): subtract in float64, round last."""
-        varies, shift, scale = (t.to(x.device) for t in (self.varies, self.shift, self.scale))
-        encoded = torch.empty(len(x), int(varies.sum()), dtype=dtype, device=device)
+        """(N, D) -> (N, D'): subtract as in float64, round last."""
+        varies = self.varies.to(x.device)
         is_all = bool(varies.all())
+        standardise = self._standardiser(x)
+        encoded = torch.empty(len(x), int(varies.sum()), dtype=dtype, device=device)
         for rows, target in zip(x.split(_CHUNK), encoded.split(_CHUNK), strict=True):
-            standardised = (rows.double() - shift) / scale
+            standardised = standardise(rows)
             target.copy_(standardised if is_all else standardised[:, varies])
         return encoded
+
+    def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """For rows like those of x; float32 ones need no float64 where nothing overflows."""
+        shift, scale = self.shift.to(x.device), self.scale.to(x.device)
+        largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
+        if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32:
+            return lambda rows: (rows.double() - shift) / scale
+        # The shift in two parts, of which the first is a float32: a value near it, as any in
+        # a column that needs the care is, less the first part is exact.
+        high = shift.float()
+        low, factor = (shift - high).float(), (1 / scale).float()
+        return lambda rows: (rows - high).sub_(low).mul_(factor)
 
     def decode(self, encoded: Tensor, dtype: torch.dtype) -> Tensor:
         """(N, D') -> (N, D) in the units of X; constants are put back."""

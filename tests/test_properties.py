@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
+from skvae._columns import Columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -297,6 +298,21 @@ def test_units_of_float32():
     b = VAETransformer(**SMALL).fit(x.astype(np.float64))
     np.testing.assert_allclose(a.transform(x), b.transform(x.astype(np.float64)), atol=1e-4)
     assert a.score(x) == pytest.approx(b.score(x.astype(np.float64)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [(1.0, 0.0), (1e-3, 3.0), (1.0, 1e4), (1e6, -1e9), (1e-30, 0.0), (1e30, 1e30), (1e6, 3.0)],
+)
+def test_float32_is_standardised_as_in_float64(shift, scale):
+    """Whatever the units."""
+    x = torch.from_numpy((X * scale + shift).astype(np.float32))
+    columns = Columns.of(x, standardised=True)
+    device = torch.device("cpu")
+    found = columns.encode(x, torch.float32, device)
+    exact = columns.encode(x.double(), torch.float64, device)
+    # Four roundings of values up to about 4.
+    assert (found - exact).abs().max() < 4 * 4 * 2**-24
 
 
 def test_the_number_of_jobs_decides_nothing():
