@@ -116,7 +116,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"both", "factor_analysis", "random"})],
+        "init": [StrOptions({"both", "pca", "factor_analysis", "random"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str],
@@ -261,26 +261,38 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             binarise=LIKELIHOODS[self.likelihood].is_bits and bool(((x > 0) & (x < 1)).any()),
         )
 
+    def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
+        """Of the starts, those preferred first."""
+        # The linear start of a likelihood without dispersion is its bias alone, and the
+        # random start has that as well. Without columns there is nothing to analyse.
+        if not architecture.n_dispersions or not architecture.n_features:
+            return ("random",)
+        if self.init != "both":
+            return (self.init,)
+        # With one variance for all columns, or a given one, both would be the same; and
+        # factor analysis is the end of a linear model, not only its start.
+        if architecture.noise not in ("feature", "decoder"):
+            return ("pca",)
+        return (
+            ("pca", "factor_analysis") if architecture.hidden_layer_sizes else ("factor_analysis",)
+        )
+
     def _starts(
         self, architecture: Architecture, x: Tensor, c: Tensor, random: Any
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
         mean = x.mean(0)
-        kinds = ("factor_analysis", "random") if self.init == "both" else (self.init,)
-        # The linear start of a likelihood without dispersion is its bias alone, and the
-        # random start has that as well. Without columns there is nothing to analyse.
-        if not architecture.n_dispersions or not architecture.n_features:
-            kinds = ("random",)
-        for _ in range(self.n_init):
-            for kind in kinds:
+        for kind in self._kinds(architecture):
+            for _ in range(self.n_init):
                 generator = torch.Generator(x.device).manual_seed(_integer(random))
                 model = VAE(architecture, device=x.device).randomise(generator, mean)
-                if kind == "factor_analysis":
+                if kind != "random":
                     linear = linear_model(
                         x,
                         c,
                         architecture.n_components,
                         architecture.noise,
+                        kind=kind,
                         floor=2 * VARIANCE_FLOOR,
                         generator=generator,
                     )
@@ -300,7 +312,20 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
         results = training.results()
-        return max(results, key=lambda result: result.bound), interrupted
+        return self._best(results), interrupted
+
+    def _best(self, results: Sequence[Trained]) -> Trained:
+        """The best bound; but of both linear starts, PCA's where it serves.
+
+        Features are better from PCA, whose components explain all columns alike, where
+        factor analysis spends them on the columns that others repeat. It serves unless it
+        has not come above factor analysis itself, before any training.
+        """
+        preferred, rest = results[: self.n_init], results[self.n_init :]
+        best = max(preferred, key=lambda result: result.bound)
+        if rest and not (rest[0].has_validation and best.bound > rest[0].start_bound):
+            best = max(results, key=lambda result: result.bound)
+        return best
 
     def _print(self, watches: Any, log_jacobian: float) -> None:
         watch = max(watches, key=lambda w: w.bound)

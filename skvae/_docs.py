@@ -69,13 +69,17 @@ PARAMETERS = """\
 
     n_init : int, default=1
         Number of starts of each kind. They are trained together and the one with the
-        best validation bound (training bound without early stopping) is kept.
+        best validation bound (training bound without early stopping) is kept; see `init`
+        for the choice between kinds.
 
-    init : {"both", "factor_analysis", "random"}, default="both"
-        "factor_analysis" starts at the linear model of maximum likelihood (of PPCA where
-        the variance is shared or given), with the networks silent beside it; "random" at
-        random networks and the column means; "both" trains one of each. A bernoulli
-        likelihood has the random start alone.
+    init : {"both", "pca", "factor_analysis", "random"}, default="both"
+        "pca" starts at the components of PCA and, for each column, the variance they
+        leave; "factor_analysis" at the linear model of maximum likelihood; both with the
+        networks silent beside it (where the variance is shared or given, both are
+        probabilistic PCA). "random" starts at random networks and the column means.
+        "both" trains from PCA and from factor analysis; from PCA come the better features,
+        and it is kept unless its validation bound ends below that of factor analysis
+        itself. A bernoulli likelihood has the random start alone.
 
     warm_start : bool, default=False
         Whether `fit` goes on with the weights, optimiser state, scales and order of

@@ -1,4 +1,4 @@
-"""Factor analysis and probabilistic PCA: the linear model at which training starts.
+"""Factor analysis and PCA as models of a density: the linear model at which training starts.
 
 x = A'c + mean + W z + e, with z ~ N(0, I) and e ~ N(0, diag(noise_variance)).
 
@@ -24,6 +24,9 @@ _MAX_ROWS = 10_000
 _MAX_ITER_COVARIANCE = 300
 _MAX_ITER_ROWS = 10
 _TOLERANCE = 1e-5  # nats a row and iteration
+# Of a column's variance, in a start at PCA: less is seldom more than an accident of few rows,
+# and would be slow to leave.
+_LEAST_LEFT = 1e-2
 _OVERSAMPLING = 10  # more vectors than asked for, as Halko et al. advise
 
 
@@ -44,13 +47,16 @@ def linear_model(
     n_components: int,
     noise: str | float,
     *,
+    kind: str,
     floor: float,
     generator: torch.Generator,
 ) -> LinearModel:
-    """The linear model of x (N, D) given c (N, C), by maximum likelihood.
+    """A linear model of x (N, D) given c (N, C).
 
     ``noise`` "shared" or a number is probabilistic PCA (Tipping & Bishop, 1999), the
-    number its variance; any other is factor analysis. No variance is below ``floor``.
+    number its variance. With a variance for each column, ``kind`` "factor_analysis" is
+    that of maximum likelihood; "pca" has the loadings of probabilistic PCA, and the
+    variances that these leave. No variance is below ``floor``.
     """
     spectrum: _Covariance | _Rows
     if x.shape[1] <= _MAX_COVARIANCE:
@@ -65,6 +71,11 @@ def linear_model(
     n_components = min(n_components, *x.shape)
     if noise == "shared" or not isinstance(noise, str):
         loadings, variance = _ppca(spectrum, n_components, noise, floor)
+    elif kind == "pca":
+        # As many components as columns would leave no variance at all.
+        n_components = max(1, min(n_components, x.shape[1] - 1))
+        loadings, _ = _ppca(spectrum, n_components, "shared", floor)
+        variance = (spectrum.total - loadings.square().sum(1)).clamp(min=_LEAST_LEFT)
     else:
         loadings, variance = _factor_analysis(spectrum, n_components, floor)
     return _with_posterior(coefficients, mean, loadings, variance)

@@ -40,6 +40,7 @@ class Trained(NamedTuple):
     training_bounds: list[float]  # one for each round
     validation_bounds: list[float]  # likewise; empty without validation rows
     bound: float  # of the weights kept, by validation if there is one
+    start_bound: float  # of the start, by validation; -inf without
     has_validation: bool
     is_finite: bool  # False: a NaN or an infinity cut the training short
     is_improving: bool  # at the last round
@@ -105,7 +106,7 @@ class Watch:
         self.validation_noise = self.stream.validation_noise()
         self.training_bounds: list[float] = []
         self.validation_bounds: list[float] = []
-        self.bound = -math.inf
+        self.bound = self.start_bound = -math.inf
         self.is_finite = True
         self.is_finished = False
         self.learning_rate = run.learning_rate
@@ -123,7 +124,7 @@ class Watch:
     def start(self, bound: float) -> None:
         """The validation bound before the first step: the start itself may be the best."""
         if not self._has_started and math.isfinite(bound):
-            self.bound = self._reference = bound
+            self.bound = self.start_bound = self._reference = bound
         self._has_started = True
 
     def update(self, during: float, after: float) -> bool:
@@ -186,6 +187,7 @@ class Watch:
             self.training_bounds,
             self.validation_bounds,
             self.bound,
+            self.start_bound,
             self.has_validation,
             self.is_finite,
             self.is_improving,

@@ -94,11 +94,11 @@ def log_density(model, X, C=None):
     return stats.multivariate_normal(cov=factor).logpdf(residual)
 
 
-def fitted(X, q, noise, C=None, seed=0, floor=FLOOR):
+def fitted(X, q, noise, C=None, seed=0, floor=FLOOR, kind="factor_analysis"):
     C = X[:, :0] if C is None else C
     generator = torch.Generator().manual_seed(seed)
     tensors = torch.from_numpy(X), torch.from_numpy(C)
-    return linear_model(*tensors, q, noise, floor=floor, generator=generator)
+    return linear_model(*tensors, q, noise, kind=kind, floor=floor, generator=generator)
 
 
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
@@ -169,6 +169,22 @@ def test_the_posterior_is_exact(data, noise):
     expected = np.tile(log_density(model, X), (7, 1))
     # Two routes through an inverse of condition number below 1e4.
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("q", [2, 5, 12, 13, 20])
+def test_the_start_at_pca_has_its_components_and_the_variance_they_leave(q):
+    """Up to one component fewer than columns; the posterior is exact as ever."""
+    X = table("wine")
+    model, q = fitted(X, q, "feature", kind="pca"), min(q, 12)
+    loadings, noise = model.loadings.numpy(), model.noise_variance.numpy()
+    assert loadings.shape == (13, q)
+    fit = PCA(q, svd_solver="full").fit(X)
+    basis = np.linalg.qr(loadings)[0]
+    # Two bases of one space: its cosines are 1 to rounding.
+    np.testing.assert_allclose(np.linalg.svd(basis.T @ fit.components_.T)[1], 1, atol=1e-10)
+    np.testing.assert_allclose((loadings**2).sum(1) + noise, X.var(0), atol=1e-10)
+    precision = np.eye(q) + loadings.T @ (loadings / noise[:, None])
+    np.testing.assert_allclose(np.diag(model.scale.numpy() ** -2), precision, atol=1e-8)
 
 
 def test_a_given_variance_is_kept():

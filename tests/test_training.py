@@ -187,7 +187,9 @@ def test_early_stopping_keeps_the_best_weights(n_draws):
 def test_the_start_counts():
     """No round of an absurd learning rate is better than the linear start: it is kept."""
     generator = torch.Generator().manual_seed(0)
-    start = linear_model(X, NOTHING, 2, "feature", floor=1e-6, generator=generator)
+    start = linear_model(
+        X, NOTHING, 2, "feature", kind="factor_analysis", floor=1e-6, generator=generator
+    )
     run = run_of(lone().linearise(start), learning_rate=5.0)
     trained = train([run], X, NOTHING)[0]
     assert trained.bound == pytest.approx(validation_bound(run, run.model), abs=1e-11)  # as above

@@ -190,3 +190,26 @@ def test_score_samples_is_the_integral_over_z():
     # So many draws leave little of it; on average, as a row far out can lack good draws.
     assert abs(score.mean() - exact.mean()) < 0.1 * gap
     assert np.median(np.abs(score - exact)) < 1e-3
+
+
+def test_of_both_starts_pcas_is_kept_where_it_serves():
+    """Its validation bound is above that of factor analysis before any training."""
+    X = StandardScaler().fit_transform(load_wine().data)
+    kwargs = {"n_components": 2, "random_state": 0}
+    both, pca, fa = (
+        VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca", "factor_analysis")
+    )
+    # The same start among two: together is alone, to float32 rounding.
+    np.testing.assert_allclose(both.transform(X), pca.transform(X), atol=1e-4)
+    assert np.abs(both.transform(X) - fa.transform(X)).max() > 0.1
+
+
+def test_of_both_starts_pcas_is_not_kept_below_factor_analysis():
+    """Hardly trained: factor analysis, as it is before, is the best there is."""
+    X = StandardScaler().fit_transform(load_breast_cancer().data)
+    kwargs = {"n_components": 2, "hidden_layer_sizes": (8,), "random_state": 0}
+    kwargs |= {"max_iter": 2, "learning_rate_init": 1e-6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        both, pca = (VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca"))
+    assert both.best_validation_score_ > pca.best_validation_score_ + 1
