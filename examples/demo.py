@@ -134,7 +134,7 @@ def fit_conditional(data: Digits) -> ConditionalVAE:
     start = time.perf_counter()
     model = ConditionalVAE(
         # What is left of a digit once its label is known: slant, width, stroke. Twice as many
-        # components score better and draw no better digits: docs/claims.md.
+        # components score better and draw no better: docs/claims.md, section 4.
         n_components=4,
         random_state=0,
         device="cpu",
