@@ -37,7 +37,8 @@ outliers: $(VENV)/.benchmark
 	    --output docs/outliers.md
 
 speed: $(VENV)/.benchmark
-	$(RUN) benchmarks/speed.py --output docs/speed.md
+	$(RUN) benchmarks/speed.py --parts steps import --sizes digits tabular image --repeats 3 \
+	    --threads 2 --output docs/speed.md
 
 # DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.
 iwae: $(VENV)/.demo
