@@ -193,8 +193,7 @@ def join(c: Tensor, x: Tensor) -> Tensor:
 
 def decoder_inputs(z: Tensor, c: Tensor) -> Tensor:
     """(S, K, B, Z), (K, B, C) -> (K, S B, C + Z): all draws are rows to the network."""
-    inputs = join(c.expand(len(z), *c.shape), z) if c.shape[-1] else z
-    return inputs.transpose(0, 1).flatten(1, 2)
+    return join(c.expand(len(z), *c.shape), z).transpose(0, 1).flatten(1, 2)
 
 
 def by_draw(rows: Tensor, n_draws: int) -> Tensor:
