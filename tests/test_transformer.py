@@ -194,14 +194,15 @@ def test_score_samples_is_the_integral_over_z():
 
 def test_of_both_starts_pcas_is_kept_where_it_serves():
     """Its validation bound is above that of factor analysis before any training."""
-    X = StandardScaler().fit_transform(load_wine().data)
-    kwargs = {"n_components": 2, "random_state": 0}
+    X = StandardScaler().fit_transform(load_breast_cancer().data)
+    kwargs = {"n_components": 4, "random_state": 2}
     both, pca, fa = (
         VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca", "factor_analysis")
     )
+    assert fa.best_validation_score_ > pca.best_validation_score_  # and yet:
     # The same start among two: together is alone, to float32 rounding.
-    np.testing.assert_allclose(both.transform(X), pca.transform(X), atol=1e-4)
-    assert np.abs(both.transform(X) - fa.transform(X)).max() > 0.1
+    assert both.best_validation_score_ == pytest.approx(pca.best_validation_score_, abs=1e-2)
+    assert both.n_iter_ == pca.n_iter_
 
 
 def test_of_both_starts_pcas_is_not_kept_below_factor_analysis():
