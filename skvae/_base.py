@@ -12,9 +12,9 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +29,6 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from skvae import _inference as inference
@@ -37,6 +36,7 @@ from skvae._bounds import gaussian_kl
 from skvae._columns import Columns
 from skvae._conditions import Conditions, Number
 from skvae._fitted import Fitted, moved, unmapped
+from skvae._fitting import Job, Request, fit_together
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
@@ -49,7 +49,7 @@ from skvae._sklearn import (
     from_tensor,
     to_tensor,
 )
-from skvae._training import Trained, Training
+from skvae._training import Trained, Watch
 from skvae._vae import VAE, Architecture, from_state
 from skvae._version import __version__
 
@@ -64,10 +64,6 @@ _MIN_ROWS_TO_SPLIT = 20
 
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
-
-# Multiply-adds of a training step, of all models together, up to which one thread is quicker
-# than several: the work of each would be over before they have met.
-_ONE_THREAD_OPERATIONS = 2e7
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -176,52 +172,110 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ fitting
 
-    # A caller's no_grad or inference_mode must not reach the training.
-    @torch.inference_mode(mode=False)
-    @torch.enable_grad()
     def _fit(self, X: Any, values: Any, kinds: Any, *, like: Any, is_partial: bool = False) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
         ``like`` is an array of the namespace that the fitted attributes belong to.
         """
-        x = to_tensor(X)
+        request = Request(self, X, values, kinds, like, is_partial)
+        desk = vars(self).pop("_desk", None)
+        outcome = desk.answer(request) if desk is not None and not is_partial else None
+        if outcome is None:
+            report = self._print if self.verbose else None
+            [outcome] = fit_together([request], report=report)
+        else:
+            vars(self).update(fitted_attributes(outcome.estimator))
+        if outcome.error is not None:
+            raise outcome.error
+        for message in outcome.warnings:
+            _warn_of_convergence(message)
+        if outcome.interrupt is not None:
+            raise outcome.interrupt
+
+    def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
+        """Check, split and encode; ``tables`` keeps what requests of equal data share."""
+        x, is_partial = to_tensor(request.X), request.is_partial
         family = LIKELIHOODS[self.likelihood]
         self._check_support(x, family)
         random = check_random_state(self.random_state)
         design = self._design()
         previous = self._previous(design, is_partial)
+        dtype = str(x.dtype).removeprefix("torch.")
+        device = _device(self.device, x)
+        place = (request.data, family.standardised, device)
+        if request.data is not None and previous is None and place in tables:
+            columns, conditions, x, c = tables[place]
+        else:
+            columns, conditions, x, c = self._encode(request, x, family, device, previous)
+            tables[place] = columns, conditions, x, c
+        rows, validation_rows = self._split(len(x), random, x.device, is_partial)
+        run = self._run(x, c, design, rows, validation_rows, is_partial)
+        n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
+        seeds = [(0 if previous else _integer(random), _integer(random)) for _ in range(n_models)]
+        return Job(
+            request=request,
+            x=x,
+            c=c,
+            columns=columns,
+            conditions=conditions,
+            rows=rows,
+            validation_rows=validation_rows,
+            run=run,
+            seeds=seeds,
+            dtype=dtype,
+            design=design,
+            previous=previous,
+        )
+
+    def _encode(
+        self,
+        request: Request,
+        x: Tensor,
+        family: type[Likelihood],
+        device: torch.device,
+        previous: Fitted | None,
+    ) -> tuple[Columns, Conditions, Tensor, Tensor]:
+        values, kinds = request.values, request.kinds
         if previous is None:
             columns = Columns.of(x, standardised=family.standardised)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
-        dtype = str(x.dtype).removeprefix("torch.")
-        x = columns.encode(x, torch.float32, _device(self.device, x))
-        c = self._encode_condition(conditions, values, len(x), x)
-        rows, validation_rows = self._split(len(x), random, x.device, is_partial)
-        x_train, c_train = x[rows], c[rows]
-        run = self._run(x, c, design, rows, validation_rows, is_partial)
+        x = columns.encode(x, torch.float32, device)
+        return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
+
+    def _runs(self, job: Job) -> Iterator[Run]:
+        """The runs of a job: one for each start, or one that goes on."""
+        run, previous = job.run, job.previous
         architecture = run.model.architecture
         if previous is None:
-            models = self._starts(architecture, x_train, c_train, random)
+            x, c = job.x[job.rows], job.c[job.rows]
+            models = self._starts(architecture, x, c, [start for start, _ in job.seeds])
         else:
             # A model that was loaded may live on another device than this fit.
-            run = replace(run, optimizer=moved(previous.optimizer, x.device))
-            weights = moved({"weights": previous.model.state_dict()}, x.device)["weights"]
+            device = job.x.device
+            run = replace(run, optimizer=moved(previous.optimizer, device))
+            weights = moved({"weights": previous.model.state_dict()}, device)["weights"]
             models = iter([from_state(architecture, weights)])
-        runs = [replace(run, model=model, seed=_integer(random)) for model in models]
-        with _threads(runs):
-            best, interrupted = self._train(runs, x, c, columns.log_jacobian)
-            loc, scale = inference.posterior(best.model, x_train, c_train)
-            kl = gaussian_kl(loc, scale.log()).mean(0)
-            if previous is None:
-                order = kl.argsort(descending=True, stable=True)
-                best, kl = best.reorder(order), kl[order]
-            fitted = Fitted(best.model, columns, conditions, best.optimizer, dtype, design)
-            self._set_fitted(fitted, best, kl, x_train, c_train, like)
-        self._warn(best, run, interrupted)
-        if interrupted is not None:
-            raise interrupted
+        for model, (_, seed) in zip(models, job.seeds, strict=True):
+            yield replace(run, model=model, seed=seed)
+
+    def _conclude(
+        self, job: Job, results: Sequence[Trained], interrupt: KeyboardInterrupt | None
+    ) -> list[str]:
+        """Set the fitted attributes by the best result; give the warnings it deserves."""
+        best = self._best(results)
+        x, c = job.x[job.rows], job.c[job.rows]
+        loc, scale = inference.posterior(best.model, x, c)
+        kl = gaussian_kl(loc, scale.log()).mean(0)
+        if job.previous is None:
+            order = kl.argsort(descending=True, stable=True)
+            best, kl = best.reorder(order), kl[order]
+        fitted = Fitted(
+            best.model, job.columns, job.conditions, best.optimizer, job.dtype, job.design
+        )
+        self._set_fitted(fitted, best, kl, x, c, job.request.like)
+        return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
         self,
@@ -278,41 +332,26 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
 
     def _starts(
-        self, architecture: Architecture, x: Tensor, c: Tensor, random: Any
+        self, architecture: Architecture, x: Tensor, c: Tensor, seeds: Sequence[int]
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
         mean = x.mean(0)
-        for kind in self._kinds(architecture):
-            for _ in range(self.n_init):
-                generator = torch.Generator(x.device).manual_seed(_integer(random))
-                model = VAE(architecture, device=x.device).randomise(generator, mean)
-                if kind != "random":
-                    linear = linear_model(
-                        x,
-                        c,
-                        architecture.n_components,
-                        architecture.noise,
-                        kind=kind,
-                        floor=2 * VARIANCE_FLOOR,
-                        generator=generator,
-                    )
-                    model.linearise(linear)
-                yield model
-
-    def _train(
-        self, runs: list[Run], x: Tensor, c: Tensor, log_jacobian: float
-    ) -> tuple[Trained, KeyboardInterrupt | None]:
-        """The best of the runs, also where the user has had enough."""
-        training = Training(runs, x, c)
-        interrupted = None
-        try:
-            for watches in training.rounds():
-                if self.verbose:
-                    self._print(watches, log_jacobian)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
-        results = training.results()
-        return self._best(results), interrupted
+        kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
+        for kind, seed in zip(kinds, seeds, strict=True):
+            generator = torch.Generator(x.device).manual_seed(seed)
+            model = VAE(architecture, device=x.device).randomise(generator, mean)
+            if kind != "random":
+                linear = linear_model(
+                    x,
+                    c,
+                    architecture.n_components,
+                    architecture.noise,
+                    kind=kind,
+                    floor=2 * VARIANCE_FLOOR,
+                    generator=generator,
+                )
+                model.linearise(linear)
+            yield model
 
     def _best(self, results: Sequence[Trained]) -> Trained:
         """The best bound; but of both linear starts, PCA's where it serves.
@@ -327,10 +366,14 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             best = max(results, key=lambda result: result.bound)
         return best
 
-    def _print(self, watches: Any, log_jacobian: float) -> None:
+    def _print(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
+        """A lone fit's progress."""
+        log_jacobian = jobs[0].columns.log_jacobian
         watch = max(watches, key=lambda w: w.bound)
         running = [w for w in watches if not w.is_finished] or watches
         n_rounds = max(len(w.training_bounds) for w in watches)
+        if not n_rounds:
+            return
         every = max(1, 10 // int(self.verbose)) if self.verbose is not True else 10
         if n_rounds % every and any(not w.is_finished for w in watches):
             return
@@ -368,35 +411,35 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
         self.device_ = str(x.device)
 
-    def _warn(self, best: Trained, run: Run, interrupted: KeyboardInterrupt | None) -> None:
-        if interrupted is not None:
-            _warn_of_convergence(
+    def _warnings(self, best: Trained, run: Run, *, is_interrupted: bool) -> Iterator[str]:
+        if is_interrupted:
+            yield (
                 f"fit was interrupted after {self.n_iter_} epochs; the estimator holds the best "
-                "weights up to then.",
+                "weights up to then."
             )
             return
         if not best.is_finite:
-            _warn_of_convergence(
+            yield (
                 "the training bound stopped being finite in epoch "
                 f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
                 f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for "
-                "extreme values in X.",
+                "extreme values in X."
             )
         elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
-            _warn_of_convergence(
+            yield (
                 f"max_iter={self.max_iter} epochs were over while the bound was still improving. "
-                "Raise max_iter, or learning_rate_init.",
+                "Raise max_iter, or learning_rate_init."
             )
         is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
             remedy = "raise max_iter"
             if best.model.architecture.n_dispersions:
                 remedy += ", use init='factor_analysis' or noise_variance='feature'"
-            _warn_of_convergence(
+            yield (
                 f"all {self.n_components} components collapsed: none tells more than "
                 f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
                 f"{self.beta:g}), {remedy}; or the columns of X are independent, and there is "
-                "nothing to find.",
+                "nothing to find."
             )
 
     def _previous(self, design: dict[str, Any], is_partial: bool) -> Fitted | None:
@@ -662,6 +705,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------- keep and carry
 
+    def __sklearn_clone__(self) -> Any:
+        """As scikit-learn clones, and with it the desk where a search answers its fits."""
+        clone = super().__sklearn_clone__()
+        if (desk := vars(self).get("_desk")) is not None:
+            clone._desk = desk.of_clone()
+        return clone
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "_fitted" in state:
@@ -734,6 +784,16 @@ def _variance(p: Likelihood) -> Tensor:
     return p.variance
 
 
+def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
+    """What `_conclude` has set."""
+    names = ("_fitted", "_version", "_n_features_out")
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if name in names or (name.endswith("_") and not name.startswith("_"))
+    }
+
+
 def _integer(random: np.random.RandomState) -> int:
     return int(random.randint(np.iinfo(np.int32).max))
 
@@ -784,22 +844,3 @@ def _warn_of_convergence(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, ConvergenceWarning, stacklevel=level)
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextlib.contextmanager
-def _threads(runs: Sequence[Run]) -> Iterator[None]:
-    """One thread for small models, as many as there are for others; then as before."""
-    operations = sum(
-        run.batch_size * run.n_importance_samples * sum(p.numel() for p in run.model.parameters())
-        for run in runs
-    )
-    if operations > _ONE_THREAD_OPERATIONS:
-        yield
-    else:
-        with _controller().limit(limits=1):
-            yield
