@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import _fit_context as fit_context
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils._array_api import (
     _convert_to_numpy,
     check_same_namespace,
@@ -23,11 +24,13 @@ from sklearn.utils.validation import _check_n_features as check_n_features
 from torch import Tensor
 
 __all__ = [
+    "BaseSearchCV",
     "Interval",
     "StrOptions",
     "check_feature_names",
     "check_n_features",
     "check_same_namespace",
+    "checked_cv",
     "fit_context",
     "float_dtypes",
     "from_tensor",
@@ -69,3 +72,8 @@ def from_tensor(tensor: Tensor, like: Any) -> Any:
     if xp.__name__.endswith("torch"):
         return tensor.to(device)
     return move_to(tensor.cpu().numpy(), xp=xp, device=device)
+
+
+def checked_cv(search: BaseSearchCV) -> Any:
+    """The splitter of a search that is being fitted."""
+    return search._checked_cv_orig

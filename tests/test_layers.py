@@ -30,9 +30,11 @@ LAYERS = {
     "_version": 3,
     "_fitted": 3,
     "_fitting": 3,
+    "_desk": 3,
     "_base": 3,
     "_transformer": 3,
     "_conditional": 3,
+    "model_selection": 4,
 }
 
 

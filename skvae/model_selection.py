@@ -1,0 +1,337 @@
+"""Searches over parameters that train all candidates and folds at once.
+
+They are scikit-learn's own classes: it splits, scores, ranks and refits. Only the
+training of VAEs, wherever they stand in the estimator, is taken out of the single fits
+and done for all of them together.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice, product
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from joblib import effective_n_jobs
+from sklearn import model_selection
+from sklearn.base import clone
+from sklearn.model_selection import ParameterGrid, ParameterSampler
+from sklearn.utils.parallel import Parallel, delayed
+
+from skvae._base import BaseVAE
+from skvae._desk import Collection, Desk, Dispenser
+from skvae._fitting import Job, Outcome, Request, fit_together
+from skvae._sklearn import BaseSearchCV, Interval, checked_cv
+from skvae._training import Watch
+
+__all__ = ["GridSearchCV", "RandomizedSearchCV"]
+
+_CONSTRAINTS: dict[str, list[Any]] = {
+    "memory_limit": [None, Interval(Real, 0, None, closed="neither")],
+}
+
+
+class GridSearchCV(model_selection.GridSearchCV):
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **model_selection.GridSearchCV._parameter_constraints,
+        **_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Any,
+        *,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: Any = "2*n_jobs",
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        memory_limit: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.memory_limit = memory_limit
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> GridSearchCV:
+        with _Running(self, X, y, params) as self._running:
+            return super().fit(X, y, **params)
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
+        self._running.run(ParameterGrid(self.param_grid), evaluate_candidates, callback_ctx)
+
+
+class RandomizedSearchCV(model_selection.RandomizedSearchCV):
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **model_selection.RandomizedSearchCV._parameter_constraints,
+        **_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_distributions: Any,
+        *,
+        n_iter: int = 10,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: Any = "2*n_jobs",
+        random_state: Any = None,
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        memory_limit: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.memory_limit = memory_limit
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> RandomizedSearchCV:
+        with _Running(self, X, y, params) as self._running:
+            return super().fit(X, y, **params)
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
+        candidates = ParameterSampler(
+            self.param_distributions, self.n_iter, random_state=self.random_state
+        )
+        self._running.run(candidates, evaluate_candidates, callback_ctx)
+
+
+class _Running:
+    """One fit of a search: what it asks for collected, trained, and handed out.
+
+    While it lasts, every VAE of the estimator and of the candidates has a desk.
+    """
+
+    def __init__(self, search: Any, X: Any, y: Any, params: Mapping[str, Any]) -> None:
+        self._search, self._X, self._y, self._params = search, X, y, params
+        self._collection = Collection()
+        self._dispensers: list[Dispenser] = []
+        self._attached: list[BaseVAE] = []
+
+    def __enter__(self) -> _Running:
+        for vae in _vaes(self._search.estimator):
+            self._dispensers.append(Dispenser(self._collection))
+            self._attach(vae, self._dispensers[-1])
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        best = getattr(self._search, "best_estimator_", None)
+        for vae in (*self._attached, *_vaes(best)):
+            vars(vae).pop("_desk", None)
+        del self._search._running
+
+    def _attach(self, vae: BaseVAE, desk: Any) -> None:
+        vae._desk = desk
+        self._attached.append(vae)
+
+    def run(self, candidates: Any, evaluate_candidates: Any, callback_ctx: Any) -> None:
+        """Evaluate these candidates: what scikit-learn calls ``_run_search`` for."""
+        search, candidates = self._search, list(candidates)
+        for value in (value for params in candidates for value in params.values()):
+            for vae in _vaes(value):
+                if vae not in self._attached:
+                    self._attach(vae, Desk(self._collection))
+        n_vaes = [self._count(params) for params in candidates]
+        # What comes after a VAE can ask for its own training once that one is trained.
+        n_rounds = max(n_vaes, default=0)
+        splits = _SameSplits(checked_cv(search))
+        search_ctx = callback_ctx.subcontext(task_name="search", max_subtasks=n_rounds + 1)
+        search_ctx.call_on_fit_task_begin(estimator=search)
+        for n in range(n_rounds):
+            self._collect(candidates, [i for i, n_of in enumerate(n_vaes) if n_of > n], splits)
+            self._train(search_ctx)
+        evaluation_ctx = search_ctx.subcontext(
+            task_name="evaluation",
+            max_subtasks=len(candidates) * search.n_splits_,
+            sequential_subtasks=False,
+        ).call_on_fit_task_begin(estimator=search)
+        with self._tasks(range(len(candidates))):
+            evaluate_candidates(candidates, cv=splits, callback_ctx=evaluation_ctx)
+        evaluation_ctx.call_on_fit_task_end(estimator=search)
+        search_ctx.call_on_fit_task_end(estimator=search)
+
+    def _count(self, params: Mapping[str, Any]) -> int:
+        """VAEs in the estimator with these parameters; none where they cannot be set."""
+        with suppress(Exception):  # scikit-learn will say what is wrong, when it fits
+            estimator = clone(self._search.estimator)
+            return len(_vaes(estimator.set_params(**clone(params, safe=False))))
+        return 0
+
+    @contextmanager
+    def _tasks(self, chosen: Sequence[int]) -> Iterator[None]:
+        """The clones of the estimator are for these candidates, split by split."""
+        for dispenser in self._dispensers:
+            dispenser.open(product(chosen, range(self._search.n_splits_)))
+        try:
+            yield
+        finally:
+            for dispenser in self._dispensers:
+                dispenser.close()
+
+    def _collect(
+        self, candidates: Sequence[Mapping[str, Any]], chosen: Sequence[int], splits: Any
+    ) -> None:
+        """Let the chosen candidates ask, on every split, for the trainings that they need."""
+        collector = _Collector(
+            self._search.estimator,
+            [candidates[i] for i in chosen],
+            scoring=self._search.scoring,
+            cv=splits,
+            tasks=lambda: self._tasks(chosen),
+        )
+        # Its fits are there to fail. What else is wrong with them will be said when the
+        # candidates are evaluated.
+        with self._collection.opened(), warnings.catch_warnings(), suppress(Exception):
+            warnings.simplefilter("ignore")
+            collector.fit(self._X, self._y, **self._params)
+
+    def _train(self, search_ctx: Any) -> None:
+        """All that was asked for, divided among the jobs of joblib."""
+        search = self._search
+        requests = list(self._collection.requests.values())
+        context = search_ctx.subcontext(task_name="training", max_subtasks=len(requests))
+        context.call_on_fit_task_begin(estimator=search)
+
+        def done(n_fits: int) -> None:
+            for _ in range(n_fits):
+                fit_ctx = context.subcontext(task_name="fit")
+                fit_ctx.call_on_fit_task_begin(estimator=search)
+                fit_ctx.call_on_fit_task_end(estimator=search)
+
+        n_units = min(effective_n_jobs(search.n_jobs), len(requests))
+        common = (search.memory_limit, search.verbose and type(search).__name__)
+        if n_units < 2:
+            outcomes = _fit_unit(requests, *common, done)
+        else:
+            outcomes = [None] * len(requests)
+            # Like requests are neighbours here, so that every unit has its share of each.
+            order = sorted(range(len(requests)), key=lambda i: _likeness(requests[i]))
+            units = [order[first::n_units] for first in range(n_units)]
+            parallel = Parallel(n_jobs=search.n_jobs, return_as="generator")
+            found = parallel(
+                delayed(_fit_unit)([requests[i] for i in unit], *common) for unit in units
+            )
+            for unit, part in zip(units, found, strict=True):
+                for i, outcome in zip(unit, part, strict=True):
+                    outcomes[i] = outcome
+                done(len(unit))
+        for outcome in outcomes:
+            if outcome.interrupt is not None:
+                raise outcome.interrupt
+        self._collection.deliver(outcomes)
+        context.call_on_fit_task_end(estimator=search)
+
+
+class _Collector(BaseSearchCV):
+    """A search whose fits ask for trainings and get no further."""
+
+    def __init__(self, estimator: Any, candidates: Any, *, scoring: Any, cv: Any, tasks: Any):
+        super().__init__(estimator, scoring=scoring, n_jobs=1, refit=False, cv=cv)
+        self.candidates = candidates
+        self.tasks = tasks
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
+        with self.tasks():
+            evaluate_candidates(self.candidates)
+
+
+class _SameSplits:
+    """A splitter that splits once, and gives these splits again whenever it is asked."""
+
+    def __init__(self, cv: Any) -> None:
+        self._cv = cv
+        self._splits: list[Any] = []
+
+    def split(self, *args: Any, **params: Any) -> list[Any]:
+        if not self._splits:
+            self._splits = list(self._cv.split(*args, **params))
+        return self._splits
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._cv, name)
+
+
+def _vaes(estimator: Any) -> list[BaseVAE]:
+    """Those that the parameters of an estimator lead to, itself included."""
+    found = [estimator]
+    if hasattr(estimator, "get_params") and not isinstance(estimator, type):
+        found += estimator.get_params(deep=True).values()
+    return list({id(vae): vae for vae in found if isinstance(vae, BaseVAE)}.values())
+
+
+def _likeness(request: Request) -> tuple[str, ...]:
+    """What sorts requests by how alike their trainings are."""
+    params = request.estimator.get_params(deep=False)
+    first = ("likelihood", "noise_variance", "activation", "hidden_layer_sizes", "batch_size")
+    return (*(str(params[name]) for name in first), f"{params['n_components']:09d}")
+
+
+def _fit_unit(
+    requests: Sequence[Request],
+    memory_limit: float | None,
+    name: str,
+    done: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """What one job of joblib trains; ``name`` is who tells of it, if anyone."""
+    return fit_together(requests, max_bytes=memory_limit, report=_Teller(name, done))
+
+
+class _Teller:
+    """Tells of a batch when it starts and when it is done."""
+
+    def __init__(self, name: str, done: Callable[[int], None] | None) -> None:
+        self._name, self._done = name, done
+        self._jobs: Sequence[Job] | None = None
+        self._n_done, self._begun = 0, 0.0
+
+    def __call__(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
+        if jobs is not self._jobs:
+            self._jobs, self._n_done, self._begun = jobs, 0, time.perf_counter()
+            if self._name:
+                print(
+                    f"[{self._name}] training {len(jobs)} fits, {len(watches)} models, at once "
+                    f"on {jobs[0].x.device}"
+                )
+        are_finished = iter([watch.is_finished for watch in watches])
+        n_done = sum(all(tuple(islice(are_finished, len(job.seeds)))) for job in jobs)
+        if self._done is not None:
+            self._done(n_done - self._n_done)
+        self._n_done = n_done
+        if self._name and n_done == len(jobs):
+            n_epochs = max(len(watch.training_bounds) for watch in watches)
+            seconds = time.perf_counter() - self._begun
+            print(f"[{self._name}] ... {n_epochs} epochs at most, {seconds:.1f} s")
