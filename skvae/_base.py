@@ -360,11 +360,14 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         factor analysis spends them on the columns that others repeat. It serves unless it
         has not come above factor analysis itself, before any training.
         """
-        preferred, rest = results[: self.n_init], results[self.n_init :]
-        best = max(preferred, key=lambda result: result.bound)
-        if rest and not (rest[0].has_validation and best.bound > rest[0].start_bound):
-            best = max(results, key=lambda result: result.bound)
-        return best
+        eligible = results[: self.n_init] if self._is_settled(results) else results
+        return max(eligible, key=lambda result: result.bound)
+
+    def _is_settled(self, runs: Sequence[Trained] | Sequence[Watch]) -> bool:
+        """Whether one of the preferred runs will be kept, whatever the others come to."""
+        preferred, rest = runs[: self.n_init], runs[self.n_init :]
+        best = max(run.bound for run in preferred)
+        return bool(rest) and rest[0].has_validation and best > rest[0].start_bound
 
     def _print(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
         """A lone fit's progress."""

@@ -156,6 +156,7 @@ def _train(
             if report is not None:
                 report(jobs, training.watches)
             for watches in training.rounds():
+                _give_up(jobs, watches)
                 if report is not None:
                     report(jobs, watches)
         except KeyboardInterrupt as caught:
@@ -164,6 +165,17 @@ def _train(
             interrupt = caught
         results = iter(training.results())
     return [[next(results) for _ in job.seeds] for job in jobs], interrupt
+
+
+def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
+    """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
+    first = 0
+    for job in jobs:
+        own = watches[first : first + len(job.seeds)]
+        first += len(job.seeds)
+        if job.previous is None and job.request.estimator._is_settled(own):
+            for watch in own[job.request.estimator.n_init :]:
+                watch.is_finished = True
 
 
 def _joined(jobs: Sequence[Job]) -> tuple[tuple[Tensor, Tensor], list[int]]:

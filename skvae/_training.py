@@ -74,10 +74,9 @@ class Training:
         for waiting in groups.values():
             while waiting:
                 self._group = group = _Group(waiting, self._x, self._c)
-                n_running = len(waiting)
-                while n_running and n_running > _REPACK_BELOW * len(waiting):
+                # Who reads the watches between two rounds may end some of them as well.
+                while _n_running(waiting) > _REPACK_BELOW * len(waiting):
                     group.round()
-                    n_running = sum(not watch.is_finished for watch in waiting)
                     yield self.watches
                 group.unload()
                 waiting = [watch for watch in waiting if not watch.is_finished]
@@ -87,6 +86,10 @@ class Training:
         if self._group is not None:
             self._group.unload()
         return [watch.trained() for watch in self.watches]
+
+
+def _n_running(watches: Sequence[Watch]) -> int:
+    return sum(not watch.is_finished for watch in watches)
 
 
 def train(runs: Sequence[Run], x: Tensor, c: Tensor) -> list[Trained]:

@@ -15,11 +15,12 @@ from itertools import islice, product
 from numbers import Real
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
-from joblib import effective_n_jobs
 from sklearn import model_selection
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
+from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
 from skvae._base import BaseVAE
@@ -230,7 +231,7 @@ class _Running:
                 fit_ctx.call_on_fit_task_begin(estimator=search)
                 fit_ctx.call_on_fit_task_end(estimator=search)
 
-        n_units = min(effective_n_jobs(search.n_jobs), len(requests))
+        n_units = min(joblib.effective_n_jobs(search.n_jobs), len(requests))
         common = (search.memory_limit, search.verbose and type(search).__name__)
         if n_units < 2:
             outcomes = _fit_unit(requests, *common, done)
@@ -259,12 +260,39 @@ class _Collector(BaseSearchCV):
 
     def __init__(self, estimator: Any, candidates: Any, *, scoring: Any, cv: Any, tasks: Any):
         super().__init__(estimator, scoring=scoring, n_jobs=1, refit=False, cv=cv)
+        if isinstance(estimator, Pipeline) and estimator.memory is None:
+            self.estimator = clone(estimator).set_params(memory=_Once())
         self.candidates = candidates
         self.tasks = tasks
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
         with self.tasks():
             evaluate_candidates(self.candidates)
+
+
+class _Once:
+    """A Pipeline's memory, by which equal steps are fitted once on equal data."""
+
+    location = "memory"  # a Pipeline clones the steps that it gives to a memory with a location
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def cache(self, function: Callable[..., Any], ignore: Sequence[str] = ()) -> Callable[..., Any]:
+        def cached(*args: Any, **kwargs: Any) -> Any:
+            telling = {name: value for name, value in kwargs.items() if name not in ignore}
+            try:
+                key = joblib.hash((args, telling))
+            except Exception:  # what cannot be pickled, a lambda for instance
+                return function(*args, **kwargs)
+            if key not in self._known:
+                self._known[key] = function(*args, **kwargs)
+            return self._known[key]
+
+        return cached
+
+    def __sklearn_clone__(self) -> _Once:
+        return self
 
 
 class _SameSplits:

@@ -14,7 +14,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skvae import VAETransformer
+from skvae import VAETransformer, _fitting
+from skvae._training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -214,3 +215,23 @@ def test_of_both_starts_pcas_is_not_kept_below_factor_analysis():
         warnings.simplefilter("ignore", ConvergenceWarning)
         both, pca = (VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca"))
     assert both.best_validation_score_ > pca.best_validation_score_ + 1
+
+
+def test_a_start_that_cannot_be_chosen_any_more_is_given_up(monkeypatch):
+    """Factor analysis is, once PCA has passed where it began; and nothing else changes."""
+    X = load_wine().data
+    rounds, plain = [], Training.rounds
+
+    def counted(self):
+        yield from plain(self)
+        rounds.append([len(watch.training_bounds) for watch in self.watches])
+
+    monkeypatch.setattr(Training, "rounds", counted)
+    vae = VAETransformer(2, hidden_layer_sizes=(16,), random_state=0).fit(X)
+    monkeypatch.setattr(_fitting, "_give_up", lambda jobs, watches: None)
+    patient = VAETransformer(2, hidden_layer_sizes=(16,), random_state=0).fit(X)
+    (n_pca, n_given_up), (n_alone, n_to_the_end) = rounds
+    assert n_pca == n_alone == vae.n_iter_
+    assert n_given_up < n_to_the_end
+    np.testing.assert_allclose(vae.validation_scores_, patient.validation_scores_, atol=1e-5)
+    np.testing.assert_allclose(vae.transform(X), patient.transform(X), atol=1e-5)

@@ -1,0 +1,432 @@
+"""Searches that train everything at once: scikit-learn's answers, and nothing left behind."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from scipy import stats
+from sklearn import model_selection
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.callback import ProgressBar
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, ShuffleSplit
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvae import ConditionalVAE, VAETransformer, _fitting
+from skvae import model_selection as together
+from skvae.model_selection import GridSearchCV, RandomizedSearchCV
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+# Scores are means over test rows of float32 models; what is trained together differs from
+# what is trained alone by rounding.
+NATS = 1e-3
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The number of fits in every training that takes place."""
+    sizes, train = [], _fitting._train
+
+    def counted(jobs, *args):
+        sizes.append(len(jobs))
+        return train(jobs, *args)
+
+    monkeypatch.setattr(_fitting, "_train", counted)
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    X = rng.normal(size=(3, 6))[y] + rng.normal(size=(90, 2)) @ rng.normal(size=(2, 6))
+    return X + 0.5 * rng.normal(size=X.shape), np.array(["a", "b", "c"])[y]
+
+
+def vae(**params):
+    return VAETransformer(**{"hidden_layer_sizes": (8,), "max_iter": 6, "random_state": 0} | params)
+
+
+def conditional(**params):
+    return ConditionalVAE(**{"hidden_layer_sizes": (8,), "max_iter": 6, "random_state": 0} | params)
+
+
+def in_pipeline(step, **params):
+    return Pipeline(
+        [("scale", StandardScaler()), ("vae", step), ("classify", LogisticRegression())], **params
+    )
+
+
+class Counted(TransformerMixin, BaseEstimator):
+    """Does nothing but count how often it is fitted."""
+
+    n_fits = 0
+
+    def fit(self, X, y=None):
+        Counted.n_fits += 1
+        return self
+
+    def transform(self, X):
+        return X
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+SEARCHES = {
+    # what: estimator, grid, and the fits that are trained at once, before that of the best
+    "bare": (vae(), {"n_components": [1, 2, 3]}, [9]),
+    "vector parameters": (
+        vae(),
+        {
+            "n_components": [1, 3],
+            "beta": [0.5, 1],
+            "learning_rate_init": [1e-3, 1e-2],
+            "alpha": [0, 0.1],
+        },
+        [16, 16, 16],
+    ),
+    "widths": (vae(), {"hidden_layer_sizes": [(4,), (5,), (6,)]}, [9]),
+    "depths": (vae(), {"hidden_layer_sizes": [(), (8,), (8, 8)]}, [3, 3, 3]),
+    "batch sizes": (vae(), {"batch_size": [16, 32]}, [3, 3]),
+    "epochs": (vae(max_iter=200), {"max_iter": [1, 40], "n_iter_no_change": [1, 5]}, [12]),
+    "restarts": (vae(n_init=2, init="random"), {"n_components": [1, 2]}, [6]),
+    "importance weights": (vae(n_importance_samples=3), {"n_components": [1, 2]}, [6]),
+    "draws": (vae(), {"n_importance_samples": [1, 3]}, [3, 3]),
+    "without validation": (vae(early_stopping=False), {"n_components": [1, 2]}, [6]),
+    "dropout": (vae(), {"dropout": [0.0, 0.1, 0.2]}, [3, 6]),
+    "pipeline": (in_pipeline(vae()), {"vae__n_components": [1, 2]}, [6]),
+    "equal fits": (
+        in_pipeline(vae()),
+        {"vae__n_components": [1, 2], "classify__C": [0.1, 1, 10]},
+        [6],
+    ),
+    "earlier steps": (
+        in_pipeline(vae()),
+        {"scale__with_mean": [True, False], "vae__n_components": [1, 2]},
+        [12],
+    ),
+    "steps in the grid": (in_pipeline(PCA()), {"vae": [PCA(2), vae(), vae(n_components=2)]}, [6]),
+    "other steps beside": (in_pipeline(vae()), {"vae": [PCA(1), "passthrough"]}, []),
+    "columns": (
+        make_pipeline(
+            ColumnTransformer([("some", vae(n_components=2), [0, 1, 2])], remainder="passthrough"),
+            LogisticRegression(),
+        ),
+        {"columntransformer__some__beta": [0.5, 1]},
+        [6],
+    ),
+    "side by side": (
+        in_pipeline(FeatureUnion([("one", vae(beta=0.5)), ("other", vae(n_components=2))])),
+        {"vae__one__n_components": [1, 2], "vae__other__beta": [0.1, 1]},
+        [6, 6],
+    ),
+    "one after the other": (
+        make_pipeline(vae(n_components=4), vae(n_components=2), LogisticRegression()),
+        {"vaetransformer-1__beta": [0.5, 1], "vaetransformer-2__beta": [0.5, 1]},
+        [6, 12],
+    ),
+    "target as condition": (conditional(), {"n_components": [1, 2]}, [6]),
+    "conditional features": (in_pipeline(conditional()), {"vae__n_components": [1, 2]}, [6]),
+    "condition in columns": (
+        conditional(),
+        {"condition_columns": [[0], [1, 2]], "n_components": [1, 2]},
+        [6, 6],
+    ),
+    "one candidate": (vae(), {"n_components": [2]}, [3]),
+    "a search in a search": (
+        model_selection.GridSearchCV(vae(), {"n_components": [1, 2]}, cv=2),
+        {"estimator__beta": [0.5, 1]},
+        [12],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SEARCHES)
+def test_results_are_those_of_scikit_learn(what, data, trained):
+    estimator, grid, sizes = SEARCHES[what]
+    ours = GridSearchCV(estimator, grid, cv=3, return_train_score=True).fit(*data)
+    n_trained = list(trained)
+    theirs = model_selection.GridSearchCV(estimator, grid, cv=3, return_train_score=True)
+    theirs.fit(*data)
+    assert_same_search(ours, theirs)
+    # In batches; and the best again on all rows, as a search in a search fits its own best.
+    n_alone = 11 if what == "a search in a search" else len(together._vaes(ours.best_estimator_))
+    assert n_trained == sizes + [1] * n_alone
+
+
+def assert_same_search(ours, theirs):
+    assert ours.cv_results_.keys() == theirs.cv_results_.keys()
+    for name, theirs_of in theirs.cv_results_.items():
+        if "time" in name:
+            continue
+        if name.startswith("rank"):
+            np.testing.assert_array_equal(ours.cv_results_[name], theirs_of)
+        elif name != "params" and not name.startswith("param_"):
+            np.testing.assert_allclose(ours.cv_results_[name], theirs_of, atol=NATS)
+    assert repr(ours.cv_results_["params"]) == repr(theirs.cv_results_["params"])
+    assert repr(ours.best_params_) == repr(theirs.best_params_)
+
+
+def test_randomised_search_draws_its_candidates_once(data, trained):
+    distributions = {"n_components": [1, 2, 3], "beta": stats.uniform(0.1, 1)}
+    ours = RandomizedSearchCV(vae(), distributions, n_iter=4, cv=3).fit(*data)
+    assert trained == [12, 1]
+    theirs = RandomizedSearchCV(vae(), distributions, n_iter=4, cv=3, random_state=1)
+    theirs.fit(*data)
+    plain = model_selection.RandomizedSearchCV(
+        vae(), distributions, n_iter=4, cv=3, random_state=1
+    ).fit(*data)
+    assert_same_search(theirs, plain)
+    assert ours.cv_results_["params"] != theirs.cv_results_["params"]
+
+
+@pytest.mark.parametrize("cv", ["unseeded", "generator", "groups"])
+def test_splits_are_made_once(cv, data, trained):
+    X, y = data
+    groups = np.arange(len(X)) // 15
+    splits = {
+        "unseeded": ShuffleSplit(3),
+        "generator": ShuffleSplit(3).split(X),
+        "groups": GroupKFold(3),
+    }[cv]
+    params = {"groups": groups} if cv == "groups" else {}
+    GridSearchCV(vae(), {"beta": [0.5, 1]}, cv=splits).fit(X, y, **params)
+    assert trained == [6, 1]
+
+
+def test_routed_conditions_are_sliced_for_each_fold(data, trained):
+    X, y = data
+    numbers = np.column_stack([np.arange(len(X)) % 7, X[:, 0] > 0]).astype(float)
+    with sklearn.config_context(enable_metadata_routing=True):
+        step = conditional().set_fit_request(condition=True).set_transform_request(condition=True)
+        pipe = in_pipeline(step)
+        arguments = (pipe, {"vae__n_components": [1, 2]})
+        ours = GridSearchCV(*arguments, cv=GroupKFold(3).set_split_request(groups=True))
+        ours.fit(X, y, condition=numbers, groups=np.arange(len(X)) // 9)
+        assert trained == [6, 1]
+        theirs = model_selection.GridSearchCV(*arguments, cv=ours.cv)
+        theirs.fit(X, y, condition=numbers, groups=np.arange(len(X)) // 9)
+        assert_same_search(ours, theirs)
+
+
+def test_several_scores_and_a_choice_of_ones_own(data):
+    def simplest(results):
+        return int(np.argmin(results["mean_test_nats"]))
+
+    scoring = {"nats": lambda model, X, y=None: model.score(X), "size": lambda model, X, y=None: 1}
+    arguments = (vae(), {"n_components": [1, 2]})
+    keywords = {"scoring": scoring, "refit": simplest, "cv": 3}
+    ours = GridSearchCV(*arguments, **keywords).fit(*data)
+    theirs = model_selection.GridSearchCV(*arguments, **keywords).fit(*data)
+    assert_same_search(ours, theirs)
+    assert ours.best_index_ == theirs.best_index_
+
+
+def test_candidates_that_fail_do_so_as_in_scikit_learn(data, trained):
+    grid = {"n_components": [0, 2], "noise_variance": ["feature", "odd"]}
+    results = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results.append(search(vae(), grid, cv=3).fit(*data))
+        assert [w.category for w in caught if w.category is FitFailedWarning]
+        assert not any("waits" in str(w.message) for w in caught)
+    assert_same_search(*results)
+    assert trained[:2] == [3, 1]
+    with pytest.raises(ValueError, match="n_components"):
+        GridSearchCV(vae(), grid, cv=3, error_score="raise").fit(*data)
+    with pytest.raises(ValueError, match="Invalid parameter 'nonsense'"):
+        GridSearchCV(vae(), {"nonsense": [1]}, cv=3).fit(*data)
+
+
+@pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
+def test_data_that_only_some_fits_can_take(data, trained):
+    """Folds with values outside of the support fail; the others are trained."""
+    X = (data[0] > 0).astype(float)
+    X[0, 0] = 2  # in the first test fold, and in every other training fold
+    search = GridSearchCV(vae(likelihood="bernoulli"), {"n_components": [1, 2]}, cv=3)
+    with pytest.warns(FitFailedWarning, match="bernoulli"), pytest.raises(ValueError, match="X"):
+        search.fit(X, np.zeros(len(X)))
+    assert trained[0] == 2
+
+
+def test_the_best_estimator_is_an_ordinary_one(data):
+    pipe, grid = in_pipeline(vae()), {"vae": [vae(), vae(n_components=2)]}
+    search = GridSearchCV(pipe, grid, cv=3).fit(*data)
+    alone = clone(search.best_estimator_).fit(*data)
+    np.testing.assert_allclose(
+        search.best_estimator_.predict_proba(data[0]), alone.predict_proba(data[0]), atol=1e-4
+    )
+    for given in (search, pipe, *grid["vae"]):
+        assert not any("_desk" in vars(each) for each in together._vaes(given))
+    assert set(vars(search)) == set(
+        vars(model_selection.GridSearchCV(pipe, grid, cv=3).fit(*data))
+    ) | {"memory_limit"}
+    size = len(pickle.dumps(search.best_estimator_))
+    assert size == pytest.approx(len(pickle.dumps(alone)), rel=0.05)
+
+
+def test_a_search_is_cloned_and_pickled(data):
+    search = GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, memory_limit=1e8)
+    assert clone(search).memory_limit == 1e8
+    search.fit(*data)
+    loaded = pickle.loads(pickle.dumps(search))
+    np.testing.assert_array_equal(loaded.transform(data[0]), search.transform(data[0]))
+    with pytest.raises(ValueError, match="memory_limit"):
+        clone(search).set_params(memory_limit=0).fit(*data)
+
+
+@pytest.mark.parametrize("search", [GridSearchCV, RandomizedSearchCV])
+def test_signatures_are_those_of_scikit_learn(search):
+    plain = getattr(model_selection, search.__name__)(vae(), {}).get_params(deep=False)
+    ours = search(vae(), {}).get_params(deep=False)
+    del ours["memory_limit"]
+    assert list(ours) == list(plain)
+    assert str(ours) == str(plain)
+
+
+def test_equal_steps_are_fitted_once_a_fold_before_the_training(data, monkeypatch):
+    pipe = Pipeline([("count", Counted()), ("vae", vae()), ("classify", LogisticRegression())])
+    grid = {"vae__beta": [0.5, 1, 2]}
+    for search, n_fits in ((GridSearchCV, 3 + 9 + 1), (model_selection.GridSearchCV, 9 + 1)):
+        monkeypatch.setattr(Counted, "n_fits", 0)
+        search(pipe, grid, cv=3).fit(*data)
+        assert n_fits == Counted.n_fits
+
+
+def test_warnings_of_a_training_are_those_of_the_fit(data):
+    counts = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            search(vae(max_iter=30), {"n_components": [1, 2]}, cv=3).fit(*data)
+        mine = [w for w in caught if w.category is ConvergenceWarning]
+        assert all(w.filename == __file__ for w in mine)
+        counts.append(len(mine))
+    assert counts[0] == counts[1] > 0
+
+
+def test_an_interrupt_leaves_nothing_behind(data, ctrl_c_in_the_fourth_epoch):
+    estimator, other = vae(), vae(n_components=2)
+    pipe = in_pipeline(estimator)
+    search = GridSearchCV(pipe, {"vae": [other], "vae__n_components": [1, 2]}, cv=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(*data)
+    assert "_desk" not in vars(estimator)
+    assert "_desk" not in vars(other)
+    assert not hasattr(search, "cv_results_")
+    assert not hasattr(search, "_running")
+
+
+def test_the_memory_limit_divides_a_batch(data, trained):
+    grid = {"n_components": [1, 2, 3, 4]}
+    whole = GridSearchCV(vae(), grid, cv=3).fit(*data)
+    assert trained == [12, 1]
+    trained.clear()
+    divided = GridSearchCV(vae(), grid, cv=3, memory_limit=1e6).fit(*data)
+    assert sum(trained) == 13
+    assert max(trained) < 12
+    assert_same_search(divided, whole)
+    trained.clear()
+    single = GridSearchCV(vae(), grid, cv=3, memory_limit=1).fit(*data)
+    assert trained == [1] * 13
+    assert_same_search(single, whole)
+
+
+def test_a_batch_the_device_cannot_hold_is_halved(data, monkeypatch):
+    grid = {"n_components": [1, 2, 3, 4]}
+    whole = GridSearchCV(vae(), grid, cv=3).fit(*data)
+    sizes, train = [], _fitting._train
+
+    def short_of_memory(jobs, *args):
+        sizes.append(len(jobs))
+        if len(jobs) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(jobs, *args)
+
+    monkeypatch.setattr(_fitting, "_train", short_of_memory)
+    halved = GridSearchCV(vae(), grid, cv=3).fit(*data)
+    assert sizes == [12, 6, 3, 3, 6, 3, 3, 1]
+    assert_same_search(halved, whole)
+
+
+@pytest.mark.filterwarnings("ignore:One or more:UserWarning")
+def test_what_goes_wrong_in_a_training_is_the_error_of_its_fit(data, monkeypatch):
+    train = _fitting._train
+
+    def stumbles_over_two(jobs, *args):
+        if any(job.design["n_components"] == 2 for job in jobs):
+            raise RuntimeError("two is too many")
+        return train(jobs, *args)
+
+    monkeypatch.setattr(_fitting, "_train", stumbles_over_two)
+    search = GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3)
+    with pytest.warns(FitFailedWarning, match="two is too many"):
+        search.fit(*data)
+    np.testing.assert_array_equal(np.isnan(search.cv_results_["mean_test_score"]), [False, True])
+
+
+def test_an_unseeded_search_trains_equal_fits_once(data, trained):
+    pipe = in_pipeline(vae(random_state=None))
+    grid = {"vae__n_components": [1, 2], "classify__C": [0.1, 1]}
+    search = GridSearchCV(pipe, grid, cv=3).fit(*data)
+    assert trained == [6, 1]
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_jobs_share_the_trainings(data):
+    arguments = (in_pipeline(vae()), {"vae__n_components": [1, 2, 3], "classify__C": [0.1, 1]})
+    alone = GridSearchCV(*arguments, cv=3).fit(*data)
+    shared = GridSearchCV(*arguments, cv=3, n_jobs=2).fit(*data)
+    assert_same_search(shared, alone)
+
+
+def test_verbose_tells_of_the_batches(data, capsys):
+    GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, verbose=1).fit(*data)
+    told = capsys.readouterr().out
+    assert "[GridSearchCV] training 6 fits, 12 models, at once on cpu" in told
+    assert "epochs at most" in told
+
+
+class Tasks:
+    """A callback of scikit-learn's that writes down what it is told."""
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def setup(self, *args, **keywords):
+        pass
+
+    def teardown(self, *args, **keywords):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun.append(context.task_name)
+
+    def on_fit_task_end(self, estimator, context):
+        self.ended.append(context.task_name)
+
+
+def test_callbacks_follow_the_training_and_the_evaluation(data):
+    tasks = Tasks()
+    GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3).set_callbacks(tasks).fit(*data)
+    assert sorted(tasks.begun) == sorted(tasks.ended)
+    assert tasks.begun[:3] == ["fit", "search", "training"]
+    assert tasks.ended.index("training") < tasks.begun.index("evaluation")
+    assert tasks.begun.count("candidate-split-evaluation") == 6
+
+
+def test_scikit_learns_progress_bar(data, capsys):
+    pytest.importorskip("rich")
+    search = GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3)
+    search.set_callbacks(ProgressBar(max_propagation_depth=0)).fit(*data)
+    assert "GridSearchCV" in capsys.readouterr().out
