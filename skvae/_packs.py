@@ -37,8 +37,16 @@ def packs(
     for members in groups.values():
         # Like beside like; the widest first, to which the others are padded.
         members.sort(key=lambda i: n_parameters(runs[i].model.architecture), reverse=True)
-        found.extend(_divided(members, runs, n_models, max_bytes, max_models))
+        counts = [n_models[i] for i in members]
+        found.extend(_divided(members, runs, n_models, max_bytes, _evenly(counts, max_models)))
     return found
+
+
+def _evenly(counts: Sequence[int], max_models: float) -> float:
+    """Models a pack, where as few packs as need be are to be of about one size."""
+    n_packs = math.ceil(sum(counts) / max_models) or 1
+    unit = max(counts)
+    return min(max_models, math.ceil(sum(counts) / n_packs / unit) * unit)
 
 
 def _divided(

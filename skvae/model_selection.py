@@ -7,6 +7,7 @@ and done for all of them together.
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,7 +215,12 @@ class _Running:
         )
         # Its fits are there to fail. What else is wrong with them will be said when the
         # candidates are evaluated.
-        with self._collection.opened(), warnings.catch_warnings(), suppress(Exception):
+        with (
+            self._collection.opened(),
+            joblib.parallel_config(backend="sequential"),  # what is noted elsewhere is lost
+            warnings.catch_warnings(),
+            suppress(Exception),
+        ):
             warnings.simplefilter("ignore")
             collector.fit(self._X, self._y, **self._params)
 
@@ -240,14 +246,17 @@ class _Running:
             # Like requests are neighbours here, so that every unit has its share of each.
             order = sorted(range(len(requests)), key=lambda i: _likeness(requests[i]))
             units = [order[first::n_units] for first in range(n_units)]
-            parallel = Parallel(n_jobs=search.n_jobs, return_as="generator")
-            found = parallel(
-                delayed(_fit_unit)([requests[i] for i in unit], *common) for unit in units
-            )
+            # A copy, as a backend that is used again would close the pool of scikit-learn's
+            # own Parallel, inside of which this is.
+            backend = copy.copy(joblib.parallel.get_active_backend()[0])
+            with joblib.parallel_config(backend=backend):
+                found = Parallel(n_jobs=n_units)(
+                    delayed(_fit_unit)([requests[i] for i in unit], *common) for unit in units
+                )
             for unit, part in zip(units, found, strict=True):
                 for i, outcome in zip(unit, part, strict=True):
                     outcomes[i] = outcome
-                done(len(unit))
+            done(len(requests))
         for outcome in outcomes:
             if outcome.interrupt is not None:
                 raise outcome.interrupt

@@ -2,7 +2,9 @@
 
 import pickle
 import warnings
+from contextlib import nullcontext
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -383,10 +385,12 @@ def test_an_unseeded_search_trains_equal_fits_once(data, trained):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-def test_jobs_share_the_trainings(data):
+@pytest.mark.parametrize("backend", [None, "loky", "multiprocessing", "threading"])
+def test_jobs_share_the_trainings(data, backend):
     arguments = (in_pipeline(vae()), {"vae__n_components": [1, 2, 3], "classify__C": [0.1, 1]})
     alone = GridSearchCV(*arguments, cv=3).fit(*data)
-    shared = GridSearchCV(*arguments, cv=3, n_jobs=2).fit(*data)
+    with joblib.parallel_config(backend=backend) if backend else nullcontext():
+        shared = GridSearchCV(*arguments, cv=3, n_jobs=2).fit(*data)
     assert_same_search(shared, alone)
 
 
