@@ -32,12 +32,88 @@ from skvae._training import Watch
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
 
+_ABOUT = """
+    Give it the arguments of scikit-learn's class: all its attributes and methods are here,
+    and the same seeds give the same results, up to the rounding of float32. Every fit of a
+    VAE, wherever it stands in the estimator and in the candidates, is taken out of the
+    search and trained in a batch with the others; all else scikit-learn does as ever.
+
+    Fits that differ in ``n_components``, ``beta``, ``learning_rate_init``,
+    ``learning_rate``, ``alpha``, ``random_state``, ``max_iter``, ``n_iter_no_change``,
+    ``tol``, the widths of the hidden layers or their rows share a batch; those that differ
+    in more are trained one batch after the other. Equal fits, of candidates that differ in
+    what comes after the VAE, are trained once: with ``random_state=None`` too.
+"""
+
+_COMMON_PARAMETERS = """\
+    scoring : str, callable, list, tuple or dict, default=None
+        What to score candidates by; None is the estimator's own ``score``, which for a
+        VAE is the held-out log-likelihood in nats a row.
+    n_jobs : int, default=None
+        Jobs of joblib, each of which trains its share of the fits. One job already uses
+        all cores for large batches, and all of a GPU.
+    refit : bool, str or callable, default=True
+        Whether, and by which score, to fit the best candidate on all rows.
+    cv : int, cross-validation generator or iterable, default=None
+        How to split the rows; None is 5 folds.
+    verbose : int, default=0
+        From 1 on it tells of every batch: fits, models, device, epochs and seconds.
+    pre_dispatch : int or str, default="2*n_jobs"
+        Jobs that are dispatched ahead while candidates are scored.\
+"""
+
+_LAST_PARAMETERS = """\
+    error_score : "raise" or number, default=np.nan
+        The score of a candidate whose fit fails.
+    return_train_score : bool, default=False
+        Whether to score the training rows too.
+    memory_limit : float, default=None
+        Bytes that the models of one batch may take while they train, the data aside; None
+        is half of what the device has free when the batch is formed. A batch that a GPU
+        cannot hold is divided and tried again in any case.
+
+    Attributes
+    ----------
+    cv_results_, best_estimator_, best_score_, best_params_, best_index_, ...
+        As in scikit-learn. The times of ``cv_results_`` are without the common training.
+    training_time_ : float
+        Seconds that the common training took.
+"""
+
 _CONSTRAINTS: dict[str, list[Any]] = {
     "memory_limit": [None, Interval(Real, 0, None, closed="neither")],
 }
 
 
 class GridSearchCV(model_selection.GridSearchCV):
+    __doc__ = f"""Search over a grid of parameters, all candidates and folds trained at once.
+    {_ABOUT}
+    Parameters
+    ----------
+    estimator : estimator
+        A VAE, or a Pipeline or other composition that holds some.
+    param_grid : dict or list of dicts
+        Lists of values by the name of their parameter; every combination is a candidate.
+{_COMMON_PARAMETERS}
+{_LAST_PARAMETERS}
+    See Also
+    --------
+    sklearn.model_selection.GridSearchCV : The same, one fit after the other.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skvae import VAETransformer
+    >>> from skvae.model_selection import GridSearchCV
+    >>> X, y = load_wine(return_X_y=True)
+    >>> pipe = make_pipeline(VAETransformer(random_state=0), LogisticRegression())
+    >>> search = GridSearchCV(pipe, {{"vaetransformer__n_components": [2, 4]}}, cv=3)
+    >>> bool(search.fit(X, y).best_score_ > 0.9)
+    True
+    """
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **model_selection.GridSearchCV._parameter_constraints,
         **_CONSTRAINTS,
@@ -73,6 +149,20 @@ class GridSearchCV(model_selection.GridSearchCV):
         self.memory_limit = memory_limit
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> GridSearchCV:
+        """Search: train, score and rank all candidates, and fit the best on all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        **params : dict of str to object
+            For the ``fit`` of the estimator, the splitter and the scorers, as
+            scikit-learn routes them; a ``condition`` is sliced for each fold.
+
+        Returns
+        -------
+        self : GridSearchCV
+        """
         with _Running(self, X, y, params) as self._running:
             return super().fit(X, y, **params)
 
@@ -81,6 +171,39 @@ class GridSearchCV(model_selection.GridSearchCV):
 
 
 class RandomizedSearchCV(model_selection.RandomizedSearchCV):
+    __doc__ = f"""Search over parameters that are drawn, all candidates and folds trained at once.
+    {_ABOUT}
+    Parameters
+    ----------
+    estimator : estimator
+        A VAE, or a Pipeline or other composition that holds some.
+    param_distributions : dict or list of dicts
+        Lists, or distributions with ``rvs``, by the name of their parameter.
+    n_iter : int, default=10
+        Candidates to draw.
+{_COMMON_PARAMETERS}
+    random_state : int, RandomState instance or None, default=None
+        Of the drawing of the candidates.
+{_LAST_PARAMETERS}
+    See Also
+    --------
+    sklearn.model_selection.RandomizedSearchCV : The same, one fit after the other.
+
+    Examples
+    --------
+    >>> from scipy.stats import loguniform
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAETransformer
+    >>> from skvae.model_selection import RandomizedSearchCV
+    >>> X = load_wine().data
+    >>> vae = VAETransformer(n_components=2, random_state=0)
+    >>> search = RandomizedSearchCV(
+    ...     vae, {{"beta": loguniform(0.1, 2)}}, n_iter=3, cv=3, random_state=0
+    ... )
+    >>> search.fit(X).n_splits_
+    3
+    """
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **model_selection.RandomizedSearchCV._parameter_constraints,
         **_CONSTRAINTS,
@@ -120,6 +243,20 @@ class RandomizedSearchCV(model_selection.RandomizedSearchCV):
         self.memory_limit = memory_limit
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> RandomizedSearchCV:
+        """Search: train, score and rank all candidates, and fit the best on all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        **params : dict of str to object
+            For the ``fit`` of the estimator, the splitter and the scorers, as
+            scikit-learn routes them; a ``condition`` is sliced for each fold.
+
+        Returns
+        -------
+        self : RandomizedSearchCV
+        """
         with _Running(self, X, y, params) as self._running:
             return super().fit(X, y, **params)
 
@@ -161,6 +298,7 @@ class _Running:
     def run(self, candidates: Any, evaluate_candidates: Any, callback_ctx: Any) -> None:
         """Evaluate these candidates: what scikit-learn calls ``_run_search`` for."""
         search, candidates = self._search, list(candidates)
+        search.training_time_ = 0.0
         for value in (value for params in candidates for value in params.values()):
             for vae in _vaes(value):
                 if vae not in self._attached:
@@ -226,7 +364,7 @@ class _Running:
 
     def _train(self, search_ctx: Any) -> None:
         """All that was asked for, divided among the jobs of joblib."""
-        search = self._search
+        search, begun = self._search, time.perf_counter()
         requests = list(self._collection.requests.values())
         context = search_ctx.subcontext(task_name="training", max_subtasks=len(requests))
         context.call_on_fit_task_begin(estimator=search)
@@ -262,6 +400,7 @@ class _Running:
                 raise outcome.interrupt
         self._collection.deliver(outcomes)
         context.call_on_fit_task_end(estimator=search)
+        search.training_time_ += time.perf_counter() - begun
 
 
 class _Collector(BaseSearchCV):
