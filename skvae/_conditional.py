@@ -390,7 +390,7 @@ class ConditionalVAE(BaseVAE):
         X, _ = self._enter_given(X, None, "condition_proba")
         model, x, c = self._enter(X, None)
         if c is not None:
-            return self._output(x.new_ones(len(x), 1), X)
+            return self._output(c.new_ones(len(c), 1), X)
         joint = self._joint(model, x, self._check_count(n_draws))
         return self._output(torch.softmax(joint, 1), X)
 

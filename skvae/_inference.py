@@ -6,8 +6,8 @@ condition columns, ``S`` draws, ``Z`` components.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ from skvae._vae import VAE
 _MAX_NUMBERS = 2**21
 
 
+class Rows(Protocol):
+    """x (N, D): a tensor, or what makes the rows that are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
 class Scores(NamedTuple):
     """Of each row, by S draws from q(z|x, c)."""
 
@@ -29,41 +37,41 @@ class Scores(NamedTuple):
     effective_sample_size: Tensor  # (N,)     of the importance weights, 1 to S
 
 
-@torch.no_grad()
-def posterior(model: VAE, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of q(z|x, c), ``(N, Z)`` each."""
-    parts = [model.encode(x[None, rows], c[None, rows]) for rows in _chunks(model, len(x), 1)]
-    loc = torch.cat([q.loc[0] for q in parts])
-    return loc, torch.cat([q.log_scale[0] for q in parts]).exp()
+
+    def answer(rows: slice) -> tuple[Tensor, Tensor]:
+        q = model.encode(x[rows][None], c[None, rows])
+        return q.loc[0], q.log_scale[0].exp()
+
+    loc, scale = _by_chunks(answer, model, len(x), 1)
+    return loc, scale
 
 
-@torch.no_grad()
-def scores(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> Scores:
+def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone."""
-    parts = []
-    for rows in _chunks(model, len(x), len(noise)):
-        terms = model.terms(x[None, rows], c[None, rows], noise[:, None, None])
+
+    def answer(rows: slice) -> Scores:
+        terms = model.terms(x[rows][None], c[None, rows], noise[:, None, None])
         log_weights = (terms.log_px - terms.log_ratio)[:, 0]
-        parts.append(
-            Scores(
-                log_mean_exp(log_weights),
-                terms.log_px[:, 0].mean(0),
-                gaussian_kl(terms.loc[0], terms.log_scale[0]),
-                1 / torch.softmax(log_weights, 0).square().sum(0),
-            )
+        return Scores(
+            log_mean_exp(log_weights),
+            terms.log_px[:, 0].mean(0),
+            gaussian_kl(terms.loc[0], terms.log_scale[0]),
+            1 / torch.softmax(log_weights, 0).square().sum(0),
         )
-    return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    return Scores(*_by_chunks(answer, model, len(x), len(noise)))
 
 
-@torch.no_grad()
 def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:
     """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
-    return torch.cat(
-        [
-            cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0]
-            for rows in _chunks(model, len(z), 1)
-        ]
-    )
+
+    def answer(rows: slice) -> tuple[Tensor]:
+        return (cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0],)
+
+    (decoded,) = _by_chunks(answer, model, len(z), 1)
+    return decoded
 
 
 @torch.no_grad()
@@ -83,9 +91,22 @@ def marginal_kl(loc: Tensor, scale: Tensor, noise: Tensor, rows: Tensor) -> floa
     return torch.cat(ratios).mean().item()
 
 
-def _chunks(model: VAE, n_rows: int, n_draws: int) -> Iterator[slice]:
+@torch.no_grad()
+def _by_chunks(
+    answer: Callable[[slice], tuple[Tensor, ...]], model: VAE, n_rows: int, n_draws: int
+) -> list[Tensor]:
+    """Answers, each with an axis of rows first, for as many rows at once as memory allows.
+
+    They are copied to where all of them go: kept as they are, each would lie in the middle of
+    the memory that its pass has freed, where the next one then finds no room.
+    """
     a = model.architecture
     width = max(a.n_features * a.n_decoded, 2 * a.n_components, *a.hidden_layer_sizes, 1)
     size = max(1, _MAX_NUMBERS // (n_draws * width))
+    wholes: list[Tensor] = []
     for start in range(0, n_rows, size):
-        yield slice(start, start + size)
+        parts = answer(slice(start, start + size))
+        wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[start : start + size] = part
+    return wholes
