@@ -542,6 +542,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             1,
         )
 
+    def _means(self, X: Any, values: Any) -> Tensor:
+        """Of q(z|x), or of the mixture where labels are unknown."""
+        model, x, c = self._enter(X, values)
+        if c is None:
+            return self._posterior(X, values, _N_DRAWS_LABELS)[0]
+        return inference.means(model, x, c)
+
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of q(z|x), a mixture where labels are unknown."""
         model, x, c = self._enter(X, values)

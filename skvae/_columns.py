@@ -97,7 +97,7 @@ class Columns:
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
         largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
         if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32:
-            return lambda rows: (rows.double() - shift) / scale
+            return lambda rows: (rows - shift).div_(scale)
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
         high = shift.float()

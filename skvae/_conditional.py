@@ -243,7 +243,8 @@ class ConditionalVAE(BaseVAE):
         Z : ndarray of shape (n_samples, n_components)
             In the dtype of X.
         """
-        return self.posterior(X, condition=condition).mean
+        X, values = self._enter_given(X, condition, "transform")
+        return self._output(self._means(X, values), X)
 
     def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
         """Means and standard deviations of q(z|x, c), or of the mixture over p(c|x).
