@@ -37,7 +37,7 @@ outliers: $(VENV)/.benchmark
 	    --output docs/outliers.md
 
 speed: $(VENV)/.benchmark
-	$(RUN) benchmarks/speed.py --parts steps import --sizes digits tabular image --repeats 3 \
+	$(RUN) benchmarks/speed.py --parts steps inference import --sizes digits tabular image --repeats 3 \
 	    --threads 2 --output docs/speed.md
 
 # DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import torch
+from mnist import add_options, binarised, read
 from results import Measurements, markdown, publish
 from sklearn.exceptions import ConvergenceWarning
 
@@ -136,9 +137,8 @@ class Notebook:
 def load(folder: Path, n_rows: int, n_test: int) -> Images:
     """The images; fewer rows are a random part, as the first of MNIST are unlike the last."""
     random = np.random.default_rng(SEED)
-    with np.load(folder / "mnist.npz", allow_pickle=False) as file:
-        train, test = (file[name].reshape(-1, 784) for name in ("X_train", "X_test"))
-    bits = (255 * random.random(test.shape, dtype=np.float32) < test).astype(np.float32)
+    train, test = (pixels.reshape(-1, 784) for pixels in read(folder, "X_train", "X_test"))
+    bits = binarised(test, random.random(test.shape, dtype=np.float32))
     return Images(
         train[random.permutation(len(train))[:n_rows]] / np.float32(255),
         bits[random.permutation(len(bits))[:n_test]],
@@ -302,9 +302,8 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder with mnist.npz")
+    add_options(parser)
     add("--folder", type=Path, required=True, help="where results and models are kept")
-    add("--device", default="auto", help='"auto", "cpu", "cuda", "cuda:1" (default: auto)')
     add("--k", type=int, nargs="+", default=[1, 5, 50], help="draws (default: 1 5 50)")
     add("--max-iter", type=int, default=1600, help="epochs of the longest fit (default: 1600)")
     add("--n-fits", type=int, default=5, help="points of the curve for each k (default: 5)")
@@ -320,8 +319,6 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.short:
         parser.set_defaults(**SHORT)
         arguments = parser.parse_args()
-    if not (arguments.data / "mnist.npz").is_file():
-        parser.error(f"--data: there is no mnist.npz in {arguments.data}")
     return arguments
 
 

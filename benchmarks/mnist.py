@@ -78,11 +78,36 @@ class Report(NamedTuple):
     notes: list[str]
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of every benchmark on MNIST."""
+    parser.add_argument("--data", type=images_folder, required=True, help="folder with mnist.npz")
+    parser.add_argument(
+        "--device", default="auto", help='"auto", "cpu", "cuda", "cuda:1" (default: auto)'
+    )
+
+
+def images_folder(text: str) -> Path:
+    folder = Path(text)
+    if not (folder / "mnist.npz").is_file():
+        raise argparse.ArgumentTypeError(f"there is no mnist.npz in {folder}")
+    return folder
+
+
+def read(folder: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of the file."""
+    with np.load(folder / "mnist.npz", allow_pickle=False) as file:
+        return [file[name] for name in names]
+
+
+def binarised(pixels: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Bits, each 1 with probability pixel / 255."""
+    return (255 * uniform < pixels).astype(np.float32)
+
+
 def load(folder: Path, n_rows: int | None, is_binary: bool) -> Images:
     """The images of a case, as the module's docstring says."""
     random = np.random.default_rng(SEED)
-    with np.load(folder / "mnist.npz", allow_pickle=False) as file:
-        parts = {name: file[name] for name in Images._fields}
+    parts = dict(zip(Images._fields, read(folder, *Images._fields), strict=True))
     if n_rows is not None:
         rows = random.permutation(len(parts["X_train"]))[:n_rows]
         parts |= {name: parts[name][rows] for name in ("X_train", "y_train")}
@@ -90,7 +115,7 @@ def load(folder: Path, n_rows: int | None, is_binary: bool) -> Images:
         pixels = parts[name].reshape(len(parts[name]), -1)
         uniform = random.random(pixels.shape, dtype=np.float32)
         if is_binary:
-            parts[name] = (255 * uniform < pixels).astype(np.float32)
+            parts[name] = binarised(pixels, uniform)
         else:
             parts[name] = (pixels + uniform) / np.float32(GREY_LEVELS)
     return Images(**parts)
@@ -275,8 +300,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder with mnist.npz")
-    add("--device", default="auto", help='"auto", "cpu", "cuda", "cuda:1" (default: auto)')
+    add_options(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--grey", action="store_true", help="the grey case alone")
     which.add_argument("--binary", action="store_true", help="the binary case alone")
@@ -290,8 +314,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, help="file for the Markdown that is printed")
     add("--verbose", action="store_true", help="print the bound while fitting")
     arguments = parser.parse_args()
-    if not (arguments.data / "mnist.npz").is_file():
-        parser.error(f"--data: there is no mnist.npz in {arguments.data}")
     return arguments
 
 

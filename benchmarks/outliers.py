@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from results import Measurements, markdown, measure_all, name_of, publish, setting
+from results import Measurements, add_options, markdown, measure_all, name_of, publish
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
@@ -163,14 +163,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder with adbench/ and published/")
-    add("--results", type=Path, default="local/outliers.jsonl", help="default: %(default)s")
     add("--sets", nargs="+", help="file names without .npz (default: all)")
     add("--seeds", type=int, default=5, help="default: 5")
-    add("--set", type=setting, action="append", default=[], help="name=value, for ours")
-    add("--label", default="", help="a further part of the name of ours")
-    add("--jobs", type=int, default=1, help="processes of one thread each (default: 1)")
-    add("--report", action="store_true", help="the report alone, of what has been measured")
-    add("--output", type=Path, help="file for the Markdown that is printed")
+    add_options(parser, "local/outliers.jsonl")
     arguments = parser.parse_args()
     for path in (arguments.data / "adbench", arguments.data / PUBLISHED):
         if not path.exists():

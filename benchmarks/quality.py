@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from peers import PEERS, available
-from results import Measurements, markdown, measure_all, name_of, publish, setting
+from results import Measurements, add_options, markdown, measure_all, name_of, publish
 from sklearn.decomposition import PCA, FactorAnalysis, KernelPCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -314,17 +314,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", type=Path, help="folder of tables (default: those of scikit-learn)")
-    add("--results", type=Path, default="local/quality.jsonl", help="default: %(default)s")
     add("--short", action="store_true", help="8 tables, 2 and 8 components, 2 splits")
     add("--tables", type=names, help="their names, with commas between (default: all)")
     add("--n-components", type=int, nargs="+", help="default: 2 4 8 16")
     add("--splits", type=int, help="default: 5")
     add("--models", type=names, help="their names, with commas between (default: all)")
-    add("--set", type=setting, action="append", default=[], help="name=value, for ours")
-    add("--label", default="", help="a further part of the name of ours")
-    add("--jobs", type=int, default=1, help="processes of one thread each (default: 1)")
-    add("--report", action="store_true", help="the report alone, of what has been measured")
-    add("--output", type=Path, help="file for the Markdown that is printed")
+    add_options(parser, "local/quality.jsonl")
     arguments = parser.parse_args()
     tables = list(load_tables(arguments.data))
     models = [OURS, *BASELINES, *available().names]

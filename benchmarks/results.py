@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import multiprocessing
@@ -92,6 +93,17 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return name, value
+
+
+def add_options(parser: argparse.ArgumentParser, results: str) -> None:
+    """Of a benchmark whose measurements are kept in a file, and of our model's name in it."""
+    add = parser.add_argument
+    add("--results", type=Path, default=results, help="default: %(default)s")
+    add("--set", type=setting, action="append", default=[], help="name=value, for ours")
+    add("--label", default="", help="a further part of the name of ours")
+    add("--jobs", type=int, default=1, help="processes of one thread each (default: 1)")
+    add("--report", action="store_true", help="the report alone, of what has been measured")
+    add("--output", type=Path, help="file for the Markdown that is printed")
 
 
 def name_of(settings: dict[str, Any], label: str) -> str:

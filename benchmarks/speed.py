@@ -11,7 +11,7 @@ bound
 busy
     A small model's step while other processes keep all cores but one at work.
 inference
-    `transform` and `score_samples` beside the bare network, and the memory they take.
+    `transform` and `score_samples` beside bare networks of the same layers, and their memory.
 import
     `import skvae` after what a user of scikit-learn and torch has imported already.
 
@@ -52,7 +52,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from skvae import VAETransformer
 from skvae._run import Run
@@ -510,44 +510,59 @@ def threads(n: int) -> Iterator[None]:
 
 # ---------------------------------------------------------------------------- inference
 
-N_DRAWS = 128
+N_DRAWS = (16, 128)
 
-# Numbers in the widest tensor of a pass that stays in a core's cache: 1 MiB of float32.
-CACHED = 2**18
+# Bytes of the widest tensor of a bare pass: about what is quickest on a CPU, and for a GPU.
+CACHED, AMPLE = 2**20, 2**25
+
+# By who does it: the bare one first, ours last.
+Contest = dict[str, Work]
+
+
+class Bare(NamedTuple):
+    """The layers that a user of torch would write, and nothing else."""
+
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+    n_components: int
+    n_rows: int  # of a pass
 
 
 def inference(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table:
-    """Time in turns, and memory of each in a process of its own."""
+    """Time in turns, and the memory of ours in a process of its own."""
     rows = []
     for name, size in sizes.items():
         n_rows = arguments.n_numbers // size.n_columns
-        work = inference_work(size, n_rows, arguments.device)
-        turns = in_turns(
-            {what: partial(seconds_of, w) for what, w in work.items()}, arguments.repeats
-        )
-        peaks = [
-            in_a_process(peak_of, what, size, n_rows, arguments.device, arguments.threads)
-            for what in work
-        ]
-        for part in ("transform", "score"):
-            some = {what: turn for what, turn in turns.items() if what.startswith(part)}
-            found = comparison(name, some, 1e3, ".1f")
-            rows += [[*row, f"{peaks.pop(0):.0f}"] for row in found]
+        for what, work in contests(size, n_rows, arguments.device).items():
+            turns = in_turns(
+                {who: partial(seconds_of, w) for who, w in work.items()}, arguments.repeats
+            )
+            found = comparison(name, turns, 1e3, ".1f")
+            peak = in_a_process(peak_of, what, size, n_rows, arguments.device, arguments.threads)
+            peaks = [""] * (len(work) - 1) + [f"{peak:.0f}"]
+            rows += [
+                [name, what, who, *figures, mib]
+                for (_, who, *figures), mib in zip(found, peaks, strict=True)
+            ]
     return Table(
         "Inference",
-        f"{arguments.n_numbers:,} numbers in X for transform, and a {N_DRAWS}th of the rows with "
-        f"{N_DRAWS} draws for score_samples. Bare: the network of `to_torch()` on float32 tensors "
-        "that are encoded already, without any check; for the score it encodes, decodes and takes "
-        "the log density of every draw. Memory: what the process grows by at its peak, X excluded. "
-        f"{how(arguments)}",
-        ["size", "what", "ms", "of bare", "pairwise (range)", "MiB"],
+        f"{arguments.n_numbers:,} numbers in X for transform, and of these rows a 16th or a 128th "
+        "for score_samples with as many draws. Bare: `torch.nn.Sequential` of the same layers, "
+        "without the linear path, on tensors that are standardised already, in passes of "
+        f"{CACHED / 2**20:g} MiB for the widest tensor; for the score it encodes, and for every "
+        "draw takes z, decodes, and sums the squares of the residuals over the noise: a normal "
+        "density without its constant. With the linear path: the same and, beside each network, "
+        "one layer from its inputs to its outputs. "
+        f"MiB: what the process grows by at its peak, X excluded. {arguments.threads} thread(s) "
+        f"of torch. {how(arguments)}",
+        ["size", "what", "who", "ms", "of bare", "pairwise (range)", "MiB"],
         rows,
-        2,
+        3,
     )
 
 
-def inference_work(size: Size, n_rows: int, device: torch.device) -> dict[str, Work]:
-    """By what is done; the first of a part is what the others are compared with."""
+def contests(size: Size, n_rows: int, device: torch.device) -> dict[str, Contest]:
+    """By what is done, in float32 and in float64."""
     random = np.random.default_rng(SEED)
     vae = VAETransformer(
         size.n_components,
@@ -557,48 +572,92 @@ def inference_work(size: Size, n_rows: int, device: torch.device) -> dict[str, W
         random_state=SEED,
         device=str(device),
     ).fit(random.standard_normal((1000, size.n_columns)))
-    network, width = vae.to_torch(), max(size.n_columns, *size.hidden_layer_sizes)
     # Last, so that nothing before them has taken more memory than there is now.
     wide = random.standard_normal((n_rows, size.n_columns))
-    X = wide.astype(np.float32)
-    x, some = torch.as_tensor(X, device=device), slice(n_rows // N_DRAWS)
-    work: dict[str, Work] = {}
-    for n in (CACHED // width, n_rows):
-        work[f"transform, bare, {n:,} rows a pass"] = partial(encode_bare, network, x, n)
-    work["transform, X float32"] = partial(vae.transform, X)
-    work["transform, X float64"] = partial(vae.transform, wide)
-    for n in (max(1, CACHED // width // N_DRAWS), 8 * CACHED // width // N_DRAWS):
-        work[f"score, bare, {n:,} rows a pass"] = partial(score_bare, network, x[some], n)
-    work["score_samples, X float32"] = partial(vae.score_samples, X[some], n_draws=N_DRAWS)
-    work["score_samples, X float64"] = partial(vae.score_samples, wide[some], n_draws=N_DRAWS)
-    return work
+    found: dict[str, Contest] = {}
+    for X in (wide.astype(np.float32), wide):
+        x = torch.as_tensor(X, device=device)
+        peers = {
+            "bare": bare(size, x, has_linear_path=False),
+            "bare, with the linear path": bare(size, x, has_linear_path=True),
+        }
+        found[f"transform, {X.dtype}"] = {
+            **{who: partial(encode_bare, peer, x) for who, peer in peers.items()},
+            "skvae": partial(vae.transform, X),
+        }
+        for n in N_DRAWS:
+            some = slice(n_rows // n)
+            found[f"score_samples, {n} draws, {X.dtype}"] = {
+                **{who: partial(score_bare, peer, x[some], n) for who, peer in peers.items()},
+                "skvae": partial(vae.score_samples, X[some], n_draws=n),
+            }
+    return found
 
 
-@torch.no_grad()
-def encode_bare(network: VAE, x: Tensor, n: int) -> Tensor:
-    """Means of q(z|x), n rows at a time."""
-    parts = [network.encode(some[None], some[None, :, :0]).loc[0] for some in x.split(n)]
-    return torch.cat(parts).cpu()
+class Beside(nn.Module):
+    """Two maps of the same inputs, their outputs added."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x).add_(self.second(x))
 
 
-@torch.no_grad()
-def score_bare(network: VAE, x: Tensor, n: int) -> Tensor:
-    """log p(x|z) of every draw, n rows at a time."""
-    noise = torch.randn(N_DRAWS, 1, 1, network.architecture.n_components, device=x.device)
+def bare(size: Size, x: Tensor, *, has_linear_path: bool) -> Bare:
+    """In the dtype and on the device of x."""
+
+    def network(*widths: int) -> nn.Sequential:
+        layers = [[nn.Linear(*pair), nn.SiLU()] for pair in pairwise(widths)]
+        chain = nn.Sequential(*[module for layer in layers for module in layer][:-1])
+        if has_linear_path:
+            chain = nn.Sequential(Beside(chain, nn.Linear(widths[0], widths[-1])))
+        return chain.to(x)
+
+    hidden, q = size.hidden_layer_sizes, size.n_components
+    return Bare(
+        network(size.n_columns, *hidden, 2 * q),
+        network(q, *hidden[::-1], size.n_columns),
+        q,
+        (AMPLE if x.is_cuda else CACHED) // x.element_size() // max(size.n_columns, *hidden),
+    )
+
+
+@torch.inference_mode()
+def encode_bare(peer: Bare, x: Tensor) -> Tensor:
+    """Means of q(z|x)."""
+    q = peer.n_components
+    return torch.cat([peer.encoder(some)[:, :q] for some in x.split(peer.n_rows)]).cpu()
+
+
+@torch.inference_mode()
+def score_bare(peer: Bare, x: Tensor, n_draws: int) -> Tensor:
+    """log p(x|z), but for its constant, of the mean draw."""
+    noise = torch.randn(n_draws, 1, peer.n_components, dtype=x.dtype, device=x.device)
+    scale = torch.ones_like(x[0])
     parts = []
-    for some in x.split(n):
-        c = some[None, :, :0]
-        z = network.encode(some[None], c).rsample(noise)
-        parts.append(network.decode(z, c).log_prob(some).sum(-1).mean(0)[0])
+    for some in x.split(peer.n_rows):
+        loc, log_scale = peer.encoder(some).chunk(2, 1)
+        sd = log_scale.exp()
+        log_px = [
+            (some - peer.decoder(loc + sd * draws)).mul_(scale).square_().sum(-1)
+            for draws in noise.split(max(1, peer.n_rows // len(some)))
+        ]
+        parts.append(torch.cat(log_px).mean(0))
     return torch.cat(parts).cpu()
 
 
 def peak_of(what: str, size: Size, n_rows: int, device: torch.device, n_threads: int) -> float:
-    """MiB by which this fresh process grows when it does this."""
+    """MiB by which this fresh process grows when our model does this."""
     torch.set_num_threads(n_threads)
-    work = inference_work(size, n_rows, device)  # all is kept: nothing is freed for reuse
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    work = contests(size, n_rows, device)[what]["skvae"]
+    # What has been freed is filled, so that nothing is taken from it.
+    room = torch.zeros(int(2**20 * (peak_mib(device) - used_mib(device))), dtype=torch.uint8)
+    room = room.to(device).add_(1)
     before = peak_mib(device)
-    work[what]()
+    work()
     return peak_mib(device) - before
 
 
@@ -616,11 +675,22 @@ def peak_mib(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 1024 * peak_gib()
-    values = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(values["VmHWM"].split()[0]) / 1024
+    return status_mib("VmHWM") if STATUS.exists() else 1024 * peak_gib()
+
+
+def used_mib(device: torch.device) -> float:
+    """The memory this process has now; its peak where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    return status_mib("VmRSS") if STATUS.exists() else peak_mib(device)
+
+
+STATUS = Path("/proc/self/status")
+
+
+def status_mib(name: str) -> float:
+    values = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(values[name].split()[0]) / 1024
 
 
 # ------------------------------------------------------------------------------- import
@@ -821,7 +891,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of torch (default: 1)")
     add("--device", type=torch.device, default=torch.device("cpu"), help='"cpu", "cuda"')
     add("--data", type=Path, help="folder with mnist.npz for the image size (default: made)")
-    add("--n-numbers", type=int, default=2**23, help="in the X of inference (default: 2^23)")
+    add("--n-numbers", type=int, default=2**24, help="in the X of inference (default: 2^24)")
     add("--output", type=Path, help="file for the Markdown that is printed")
     arguments = parser.parse_args()
     if arguments.device.type == "cuda" and not torch.cuda.is_available():

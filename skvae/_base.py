@@ -33,7 +33,7 @@ from torch import Tensor
 
 from skvae import _inference as inference
 from skvae._bounds import gaussian_kl
-from skvae._columns import Columns
+from skvae._columns import Columns, Encoded
 from skvae._conditions import Conditions, Number
 from skvae._fitted import Fitted, moved, unmapped
 from skvae._fitting import Job, Request, fit_together
@@ -487,9 +487,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         low, high = family.support
         if math.isinf(low) and math.isinf(high):
             return
-        outside = (x < low) | (x > high)
-        if outside.any():
-            row, column = (int(i) for i in outside.nonzero()[0])
+        least, most = x.aminmax()
+        if least < low or most > high:
+            row, column = (int(i) for i in ((x < low) | (x > high)).nonzero()[0])
             raise ValueError(
                 f"likelihood={self.likelihood!r} needs values in {family.support}; X[{row}, "
                 f"{self._position_in_X(column)}] is {x[row, column].item():g}. Scale X to that "
@@ -540,14 +540,15 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self._fitted.model.architecture, {name: t.to(dtype) for name, t in state.items()}
         )
 
-    def _enter(self, X: Any, values: Any) -> tuple[VAE, Tensor, Tensor | None]:
+    def _enter(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_tensor(X)
         self._check_support(x, LIKELIHOODS[fitted.model.architecture.likelihood])
         model = self._model(x.dtype)
-        encoded = fitted.columns.encode(x, x.dtype, model.encoder.linear.weight.device)
-        return model, encoded, self._given(values, len(x), encoded)
+        weight = model.encoder.linear.weight
+        encoded = fitted.columns.encoded(x, weight.dtype, weight.device)
+        return model, encoded, self._given(values, len(x), weight)
 
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
@@ -573,17 +574,26 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """c of one combination, for all rows."""
         return self._combinations(np.array([m]), like).expand(n_rows, -1)
 
-    def _joint(self, model: VAE, x: Tensor, n_draws: int) -> Tensor:
+    def _joint(self, model: VAE, x: Encoded, n_draws: int) -> Tensor:
         """log p(x, c) of every combination of labels, ``(N, M)``."""
-        noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+        noise = _noise(model, n_draws)
         return torch.stack(
             [
-                inference.scores(model, x, self._combination(m, len(x), x), noise).log_likelihood
+                inference.scores(
+                    model, x, self._combination(m, len(x), noise), noise
+                ).log_likelihood
                 + log_prior
                 for m, log_prior in enumerate(self._fitted.conditions.log_prior.tolist())
             ],
             1,
         )
+
+    def _means(self, X: Any, values: Any) -> Tensor:
+        """Of q(z|x), or of the mixture where labels are unknown."""
+        model, x, c = self._enter(X, values)
+        if c is None:
+            return self._posterior(X, values, _N_DRAWS_LABELS)[0]
+        return inference.means(model, x, c)
 
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of q(z|x), a mixture where labels are unknown."""
@@ -592,7 +602,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return inference.posterior(model, x, c)
         shares = torch.softmax(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
         each = [
-            inference.posterior(model, x, self._combination(m, len(x), x))
+            inference.posterior(model, x, self._combination(m, len(x), shares))
             for m in range(len(shares))
         ]
         loc, scale = (torch.stack(part) for part in zip(*each, strict=True))  # (M, N, Z)
@@ -606,17 +616,17 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if c is None:
             log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
         else:
-            noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+            noise = _noise(model, n_draws)
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
         return log_likelihood + self._fitted.columns.log_jacobian
 
     def _scores(self, X: Any, values: Any, n_draws: int) -> inference.Scores:
         """Of every row; labels that are unknown take their likeliest values."""
         model, x, c = self._enter(X, values)
-        noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
+        noise = _noise(model, n_draws)
         if c is None:
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
-            c = self._combinations(likeliest, x)
+            c = self._combinations(likeliest, noise)
         found = inference.scores(model, x, c, noise)
         return found._replace(
             reconstruction=found.reconstruction + self._fitted.columns.log_jacobian
@@ -808,6 +818,11 @@ def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
     random ones, so that fewer serve.
     """
     return torch.from_numpy(_sobol_normals(n_draws, n_components).copy())
+
+
+def _noise(model: VAE, n_draws: int) -> Tensor:
+    """The same in the dtype and on the device of a model."""
+    return _fixed_normals(n_draws, model.architecture.n_components).to(model.encoder.linear.weight)
 
 
 @lru_cache(maxsize=8)

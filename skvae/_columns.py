@@ -23,6 +23,26 @@ _N_ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """Rows of X (N, D) as the model sees them, (n, D'), made when they are asked for."""
+
+    x: Tensor
+    standardise: Callable[[Tensor], Tensor]
+    varies: Tensor | None  # (D,) bool; None where all columns do
+    dtype: torch.dtype
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        standardised = self.standardise(self.x[rows])
+        if self.varies is not None:
+            standardised = standardised[:, self.varies]
+        return standardised.to(self.device, self.dtype)
+
+
+@dataclass(frozen=True)
 class Columns:
     """Shift and scale of the columns that vary; the value of those that do not."""
 
@@ -61,21 +81,23 @@ class Columns:
 
     def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(N, D) -> (N, D'): subtract as in float64, round last."""
-        varies = self.varies.to(x.device)
-        is_all = bool(varies.all())
-        standardise = self._standardiser(x)
-        encoded = torch.empty(len(x), int(varies.sum()), dtype=dtype, device=device)
-        for rows, target in zip(x.split(_CHUNK), encoded.split(_CHUNK), strict=True):
-            standardised = standardise(rows)
-            target.copy_(standardised if is_all else standardised[:, varies])
-        return encoded
+        rows = self.encoded(x, dtype, device)
+        whole = torch.empty(len(x), int(self.varies.sum()), dtype=dtype, device=device)
+        for start in range(0, len(x), _CHUNK):
+            whole[start : start + _CHUNK] = rows[start : start + _CHUNK]
+        return whole
+
+    def encoded(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Encoded:
+        """The same for the rows that are asked for: no second X in memory."""
+        varies = None if bool(self.varies.all()) else self.varies.to(x.device)
+        return Encoded(x, self._standardiser(x), varies, dtype, device)
 
     def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
         largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
         if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32:
-            return lambda rows: (rows.double() - shift) / scale
+            return lambda rows: (rows - shift).div_(scale)
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
         high = shift.float()

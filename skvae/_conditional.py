@@ -243,7 +243,8 @@ class ConditionalVAE(BaseVAE):
         Z : ndarray of shape (n_samples, n_components)
             In the dtype of X.
         """
-        return self.posterior(X, condition=condition).mean
+        X, values = self._enter_given(X, condition, "transform")
+        return self._output(self._means(X, values), X)
 
     def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
         """Means and standard deviations of q(z|x, c), or of the mixture over p(c|x).
@@ -390,7 +391,7 @@ class ConditionalVAE(BaseVAE):
         X, _ = self._enter_given(X, None, "condition_proba")
         model, x, c = self._enter(X, None)
         if c is not None:
-            return self._output(x.new_ones(len(x), 1), X)
+            return self._output(c.new_ones(len(c), 1), X)
         joint = self._joint(model, x, self._check_count(n_draws))
         return self._output(torch.softmax(joint, 1), X)
 

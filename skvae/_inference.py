@@ -6,8 +6,8 @@ condition columns, ``S`` draws, ``Z`` components.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,17 @@ from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
 from skvae._vae import VAE
 
-# Numbers in the widest tensor of a pass.
-_MAX_NUMBERS = 2**21
+# Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
+# GPU enough to keep it busy.
+_MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
+
+
+class Rows(Protocol):
+    """x (N, D): a tensor, or what makes the rows that are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
 class Scores(NamedTuple):
@@ -29,41 +38,61 @@ class Scores(NamedTuple):
     effective_sample_size: Tensor  # (N,)     of the importance weights, 1 to S
 
 
-@torch.no_grad()
-def posterior(model: VAE, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def means(model: VAE, x: Rows, c: Tensor) -> Tensor:
+    """Means of q(z|x, c) alone, ``(N, Z)``."""
+
+    def answer(rows: slice) -> tuple[Tensor]:
+        return (model.encode_mean(x[rows][None], c[None, rows])[0],)
+
+    (loc,) = _by_chunks(answer, len(x), _pass_size(model))
+    return loc
+
+
+def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of q(z|x, c), ``(N, Z)`` each."""
-    parts = [model.encode(x[None, rows], c[None, rows]) for rows in _chunks(model, len(x), 1)]
-    loc = torch.cat([q.loc[0] for q in parts])
-    return loc, torch.cat([q.log_scale[0] for q in parts]).exp()
+
+    def answer(rows: slice) -> tuple[Tensor, Tensor]:
+        q = model.encode(x[rows][None], c[None, rows])
+        return q.loc[0], q.log_scale[0].exp()
+
+    loc, scale = _by_chunks(answer, len(x), _pass_size(model))
+    return loc, scale
 
 
-@torch.no_grad()
-def scores(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> Scores:
+def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone."""
-    parts = []
-    for rows in _chunks(model, len(x), len(noise)):
-        terms = model.terms(x[None, rows], c[None, rows], noise[:, None, None])
-        log_weights = (terms.log_px - terms.log_ratio)[:, 0]
-        parts.append(
-            Scores(
-                log_mean_exp(log_weights),
-                terms.log_px[:, 0].mean(0),
-                gaussian_kl(terms.loc[0], terms.log_scale[0]),
-                1 / torch.softmax(log_weights, 0).square().sum(0),
-            )
+    size = _pass_size(model)  # of rows of all draws
+
+    def answer(rows: slice) -> Scores:
+        some, given = x[rows][None], c[None, rows]
+        q = model.encode(some, given)
+        log_px, log_weights = (some.new_empty(len(noise), some.shape[1]) for _ in range(2))
+        step = max(1, size // some.shape[1])
+        for i in range(0, len(noise), step):
+            draws = noise[i : i + step, None, None]
+            z = q.rsample(draws)
+            log_px[i : i + step] = model.decode(z, given).log_prob(some).sum(-1)[:, 0]
+            # log p(z) - log q(z|x, c), whose constants cancel
+            log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
+            log_weights[i : i + step] = log_px[i : i + step] + log_ratio[:, 0]
+        return Scores(
+            log_mean_exp(log_weights),
+            log_px.mean(0),
+            gaussian_kl(q.loc[0], q.log_scale[0]),
+            1 / torch.softmax(log_weights, 0).square().sum(0),
         )
-    return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
 
 
-@torch.no_grad()
 def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:
     """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
-    return torch.cat(
-        [
-            cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0]
-            for rows in _chunks(model, len(z), 1)
-        ]
-    )
+
+    def answer(rows: slice) -> tuple[Tensor]:
+        return (cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0],)
+
+    (decoded,) = _by_chunks(answer, len(z), _pass_size(model))
+    return decoded
 
 
 @torch.no_grad()
@@ -75,7 +104,7 @@ def marginal_kl(loc: Tensor, scale: Tensor, noise: Tensor, rows: Tensor) -> floa
     """
     z = loc[rows] + scale[rows] * noise
     ratios = []
-    size = max(1, _MAX_NUMBERS // max(1, loc.numel()))
+    size = max(1, _MAX_BYTES[loc.device.type] // (loc.element_size() * loc.numel()))
     for some in z.split(size):
         deviation = (some[:, None] - loc) / scale
         log_q = (-0.5 * deviation.square() - scale.log()).sum(-1)  # (some, N)
@@ -83,9 +112,26 @@ def marginal_kl(loc: Tensor, scale: Tensor, noise: Tensor, rows: Tensor) -> floa
     return torch.cat(ratios).mean().item()
 
 
-def _chunks(model: VAE, n_rows: int, n_draws: int) -> Iterator[slice]:
-    a = model.architecture
-    width = max(a.n_features * a.n_decoded, 2 * a.n_components, *a.hidden_layer_sizes, 1)
-    size = max(1, _MAX_NUMBERS // (n_draws * width))
+def _pass_size(model: VAE, n_draws: int = 1) -> int:
+    """Rows at once, for which so many numbers each have to fit as well."""
+    a, weight = model.architecture, model.encoder.linear.weight
+    width = max(a.n_features * a.n_decoded, 2 * a.n_components, *a.hidden_layer_sizes, n_draws)
+    return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
+
+
+def _by_chunks(
+    answer: Callable[[slice], tuple[Tensor, ...]], n_rows: int, size: int
+) -> list[Tensor]:
+    """Answers, each with an axis of rows first, of so many rows at once.
+
+    They are copied to where all of them go: kept as they are, each would lie in the middle of
+    the memory that its pass has freed, where the next one then finds no room.
+    """
+    wholes: list[Tensor] = []
     for start in range(0, n_rows, size):
-        yield slice(start, start + size)
+        with torch.inference_mode():
+            parts = answer(slice(start, start + size))
+        wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[start : start + size] = part
+    return wholes

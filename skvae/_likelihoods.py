@@ -112,8 +112,9 @@ class Gaussian(Likelihood):
         return mean, excess.log()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        constant = -0.5 * (self._variance.log() + LOG_2PI)
-        return torch.addcdiv(constant, (x - self.loc).square_(), self._variance, value=-0.5)
+        # The variance may be shared by rows: one division for all of them.
+        constant, precision = -0.5 * (self._variance.log() + LOG_2PI), -0.5 / self._variance
+        return torch.addcmul(constant, (x - self.loc).square_(), precision)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
         weights, residual = weights.unsqueeze(-1), x - self.loc
@@ -165,7 +166,7 @@ class Bernoulli(Likelihood):
         return (weights[..., None] * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return x * self.logit - functional.softplus(self.logit)
+        return (x * self.logit).sub_(functional.softplus(self.logit))
 
     @property
     def mean(self) -> Tensor:

@@ -74,6 +74,16 @@ class Linear(nn.Module):
             beside = self.bias.flatten(1)[:, None]
         return torch.baddbmm(beside, x, self.weight.flatten(2))
 
+    def first(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """The first row of outputs of shape (P, O) alone: (K, M, I) -> (K, O, M).
+
+        Where O is small the product is quicker this way round, up to three times.
+        """
+        if beside is None:
+            assert self.bias is not None
+            beside = self.bias[:, 0, :, None]
+        return torch.baddbmm(beside, self.weight[:, :, 0].mT, x.mT)
+
     def randomise(self, generator: torch.Generator, gain: float) -> None:
         """Weights N(0, gain^2 / fan-in), bias 0."""
         scale = gain / math.sqrt(max(1, self.weight.shape[1]))
@@ -117,10 +127,20 @@ class Perceptron(nn.Module):
         """(K, M, I) -> (K, M, P, O)."""
         outputs: Tensor = self.linear(x)
         if self.head is not None:
-            for layer in self.hidden:
-                x = self.activation.function(layer(x))
-            outputs = self.head(x, outputs)
+            outputs = self.head(self._last_hidden(x), outputs)
         return outputs.view(*outputs.shape[:2], *self.output_shape)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first of the P alone: (K, M, I) -> (K, M, O)."""
+        outputs = self.linear.first(x)
+        if self.head is not None:
+            outputs = self.head.first(self._last_hidden(x), outputs)
+        return outputs.mT
+
+    def _last_hidden(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = self.activation.function(layer(x))
+        return x
 
     def randomise(self, generator: torch.Generator, gain: float) -> None:
         """A random network beside a linear map of zeros; ``gain`` is that of the outputs.

@@ -115,7 +115,9 @@ class VAETransformer(BaseVAE):
         Z : ndarray of shape (n_samples, n_components)
             In the dtype of X. Never a draw: the same row gives the same features.
         """
-        return self.posterior(X).mean
+        check_is_fitted(self)
+        X = self._validate(X, reset=False, method="transform")
+        return self._output(self._means(X, None), X)
 
     def posterior(self, X: Any) -> PosteriorMoments:
         """Means and standard deviations of q(z|x).

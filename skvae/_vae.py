@@ -74,7 +74,7 @@ class Posterior(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""
-        return self.loc + self.log_scale.exp() * noise
+        return torch.addcmul(self.loc, self.log_scale.exp(), noise)
 
 
 class VAE(nn.Module):
@@ -121,6 +121,10 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, c: Tensor) -> Posterior:
         """(K, B, D), (K, B, C) -> q(z|x, c)."""
         return Posterior.of(self.encoder(join(c, x)))
+
+    def encode_mean(self, x: Tensor, c: Tensor) -> Tensor:
+        """The means of q(z|x, c) alone, (K, B, Z)."""
+        return self.encoder.first(join(c, x))
 
     def decode(self, z: Tensor, c: Tensor) -> Likelihood:
         """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
