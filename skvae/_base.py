@@ -92,7 +92,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "likelihood": [StrOptions({"gaussian", "bernoulli", "student_t"})],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -202,7 +202,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         previous = self._previous(design, is_partial)
         dtype = str(x.dtype).removeprefix("torch.")
         device = _device(self.device, x)
-        place = (request.data, family.standardised, device)
+        place = (request.data, family.reading, device)
         if request.data is not None and previous is None and place in tables:
             columns, conditions, x, c = tables[place]
         else:
@@ -237,7 +237,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> tuple[Columns, Conditions, Tensor, Tensor]:
         values, kinds = request.values, request.kinds
         if previous is None:
-            columns = Columns.of(x, standardised=family.standardised)
+            columns = Columns.of(x, standardised=family.reading == "standardised")
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
@@ -481,10 +481,10 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
 
     def _check_support(self, x: Tensor, family: type[Likelihood]) -> None:
-        low, high = family.support
+        low, high, *_ = family.support
         if math.isinf(low) and math.isinf(high):
             return
-        outside = (x < low) | (x > high)
+        outside = family.support.outside(x)
         if outside.any():
             row, column = (int(i) for i in outside.nonzero()[0])
             raise ValueError(

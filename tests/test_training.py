@@ -362,7 +362,8 @@ def filled(model, bound, x, c, noise, *masks, beta):
 
 LIKELIHOODS_AND_NOISES = [
     ("gaussian", "feature"), ("gaussian", "shared"), ("gaussian", "decoder"), ("gaussian", 0.5),
-    ("bernoulli", "feature"),
+    ("bernoulli", "feature"), ("student_t", "feature"), ("student_t", "shared"),
+    ("student_t", "decoder"),
 ]  # fmt: skip
 
 
@@ -432,7 +433,7 @@ def test_a_clamped_posterior_finds_back():
 class Laplace(Likelihood):
     """As short as a likelihood may be: no gradient of its own."""
 
-    parameters, standardised, is_bits = ("loc", "log_scale"), True, False
+    parameters, reading = ("loc", "log_scale"), "standardised"
 
     def __init__(self, loc, log_scale):
         self.loc, self.log_scale = loc, log_scale
