@@ -319,7 +319,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Of the starts, those preferred first."""
         # The linear start of a likelihood without dispersion is its bias alone, and the
         # random start has that as well. Without columns there is nothing to analyse.
-        if not architecture.n_dispersions or not architecture.n_features:
+        if architecture.likelihood == "bernoulli" or not architecture.n_features:
             return ("random",)
         if self.init != "both":
             return (self.init,)
@@ -395,7 +395,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._n_features_out = model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(dtype), like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
-        if model.architecture.n_dispersions:
+        if model.architecture.likelihood != "bernoulli":
             total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
             for some, given in zip(x.split(8192), c.split(8192), strict=True):
                 loc, _ = inference.posterior(model, some, given)
@@ -433,7 +433,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
             remedy = "raise max_iter"
-            if best.model.architecture.n_dispersions:
+            if best.model.architecture.likelihood != "bernoulli":
                 remedy += ", use init='factor_analysis' or noise_variance='feature'"
             yield (
                 f"all {self.n_components} components collapsed: none tells more than "

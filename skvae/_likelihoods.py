@@ -98,8 +98,10 @@ class Likelihood(Protocol):
         return cls
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        """Outputs at which the likelihood has this mean (and variance): inverse of ``of``."""
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        """Outputs at which the likelihood has this mean, and this variance where it has one of
+        its own: the inverse of ``of``.
+        """
         ...
 
     @classmethod
@@ -150,8 +152,8 @@ class Gaussian(Likelihood):
         return cls(loc, _above(VARIANCE_FLOOR, raw))
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        return mean, _raw_above(VARIANCE_FLOOR, variance[0])
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        return mean, _raw_above(VARIANCE_FLOOR, variance)
 
     def log_prob(self, x: Tensor) -> Tensor:
         constant = -0.5 * (self._variance.log() + LOG_2PI)
@@ -200,7 +202,7 @@ class Bernoulli(Likelihood):
         return cls(*outputs)
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         return (torch.logit(mean, eps=_LEAST_MEAN),)
 
     @classmethod
@@ -262,8 +264,8 @@ class StudentT(Likelihood):
         return cls(loc, _above(VARIANCE_FLOOR, square), degrees)
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        square = variance[0] * (1 - 2 / _DEGREES_START)
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        square = variance * (1 - 2 / _DEGREES_START)
         degrees = torch.full_like(mean, math.log(_DEGREES_START - DEGREES_RANGE[0]))
         return mean, _raw_above(VARIANCE_FLOOR, square), degrees
 
@@ -301,7 +303,7 @@ class Poisson(Likelihood):
         return cls(*outputs)
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         return (mean.clamp(min=_LEAST_MEAN).log(),)
 
     @classmethod
@@ -346,9 +348,9 @@ class NegativeBinomial(Likelihood):
         return cls(log_mean, 1 / _above(OVERDISPERSION_FLOOR, raw))
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         mean = mean.clamp(min=_LEAST_MEAN)
-        excess = ((variance[0] - mean) / mean.square()).clamp(max=_MOST_OVERDISPERSION)
+        excess = ((variance - mean) / mean.square()).clamp(max=_MOST_OVERDISPERSION)
         return mean.log(), _raw_above(OVERDISPERSION_FLOOR, excess)
 
     @classmethod
@@ -412,7 +414,7 @@ class Categorical(Likelihood):
         return type(cls.__name__, (cls,), {"sizes": sizes})
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         return (mean.clamp(min=_LEAST_MEAN).log(),)
 
     @classmethod

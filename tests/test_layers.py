@@ -17,6 +17,7 @@ LAYERS = {
     "_networks": 0,
     "_adam": 0,
     "_cuda_graph": 0,
+    "_joint": 1,
     "_vae": 1,
     "_gradient": 1,
     "_run": 2,
