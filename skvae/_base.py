@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral, Real
@@ -44,13 +44,17 @@ from skvae._run import Run
 from skvae._sklearn import (
     Interval,
     StrOptions,
+    check_feature_names,
+    check_n_features,
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    to_numpy,
     to_tensor,
 )
+from skvae._tables import OF_NUMBERS, Table, check_names_differ, families_of, given_columns
 from skvae._training import Trained, Watch
-from skvae._vae import VAE, Architecture, from_state
+from skvae._vae import VAE, Architecture, explained, from_state, seen
 from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
@@ -59,11 +63,23 @@ ACTIVE_NATS = 0.01
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
 
+# The least variance, of standardised columns, of a factor analysis of what is not gaussian.
+_LEAST_LEFT = 1e-2
+
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
+
+# For values that a likelihood cannot explain.
+_REMEDIES = {
+    "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
+    "poisson": "Counts are of whole things; for other numbers use likelihood='gaussian'.",
+    "negative_binomial": "Counts are of whole things; for other numbers use likelihood='gaussian'.",
+    "lognormal": "Of 0 and of negative numbers there is no logarithm: use likelihood='gaussian', "
+    "or shift the column.",
+}
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -92,7 +108,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "likelihood": [StrOptions({"gaussian", "bernoulli", "student_t"})],
+        "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -123,7 +139,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         n_components: int = 8,
         *,
-        likelihood: str = "gaussian",
+        likelihood: Any = "gaussian",
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -172,12 +188,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ fitting
 
-    def _fit(self, X: Any, values: Any, kinds: Any, *, like: Any, is_partial: bool = False) -> None:
+    def _fit(
+        self,
+        X: Any,
+        values: Any,
+        kinds: Any,
+        *,
+        like: Any,
+        is_partial: bool = False,
+        table: Table | None = None,
+    ) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
-        ``like`` is an array of the namespace that the fitted attributes belong to.
+        ``like`` is an array of the namespace that the fitted attributes belong to, ``table``
+        says how X was read.
         """
-        request = Request(self, X, values, kinds, like, is_partial)
+        request = Request(self, X, values, kinds, like, is_partial, table)
         desk = vars(self).pop("_desk", None)
         outcome = desk.answer(request) if desk is not None and not is_partial else None
         if outcome is None:
@@ -194,22 +220,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
-        x, is_partial = to_tensor(request.X), request.is_partial
-        family = LIKELIHOODS[self.likelihood]
-        self._check_support(x, family)
+        x, is_partial, table = to_tensor(request.X), request.is_partial, request.table
+        families = [self.likelihood] * x.shape[1] if table is None else table.families
+        self._check_support(x, families)
         random = check_random_state(self.random_state)
-        design = self._design()
+        design = self._design(families)
         previous = self._previous(design, is_partial)
         dtype = str(x.dtype).removeprefix("torch.")
         device = _device(self.device, x)
-        place = (request.data, family.reading, device)
+        place = (request.data, tuple(families), device)
         if request.data is not None and previous is None and place in tables:
             columns, conditions, x, c = tables[place]
         else:
-            columns, conditions, x, c = self._encode(request, x, family, device, previous)
+            columns, conditions, x, c = self._encode(request, x, families, device, previous)
             tables[place] = columns, conditions, x, c
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
-        run = self._run(x, c, design, rows, validation_rows, is_partial)
+        run = self._run(x, c, columns, design, rows, validation_rows, is_partial)
         n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
         seeds = [(0 if previous else _integer(random), _integer(random)) for _ in range(n_models)]
         return Job(
@@ -231,13 +257,14 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         request: Request,
         x: Tensor,
-        family: type[Likelihood],
+        families: Sequence[str],
         device: torch.device,
         previous: Fitted | None,
     ) -> tuple[Columns, Conditions, Tensor, Tensor]:
         values, kinds = request.values, request.kinds
         if previous is None:
-            columns = Columns.of(x, standardised=family.reading == "standardised")
+            sizes = None if request.table is None else request.table.sizes
+            columns = Columns.of(x, families, sizes)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
@@ -272,15 +299,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             order = kl.argsort(descending=True, stable=True)
             best, kl = best.reorder(order), kl[order]
         fitted = Fitted(
-            best.model, job.columns, job.conditions, best.optimizer, job.dtype, job.design
+            best.model,
+            job.columns,
+            job.conditions,
+            best.optimizer,
+            job.dtype,
+            job.design,
+            job.request.table,
         )
-        self._set_fitted(fitted, best, kl, x, c, job.request.like)
+        self._set_fitted(fitted, best, kl, job)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
         self,
         x: Tensor,
         c: Tensor,
+        columns: Columns,
         design: dict[str, Any],
         rows: Tensor,
         validation_rows: Tensor,
@@ -288,14 +322,15 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> Run:
         """What the parameters ask for, but for the weights to start from and the seed."""
         architecture = Architecture(
-            n_features=x.shape[1],
+            n_features=columns.n_features,
             n_components=design["n_components"],
             n_conditions=c.shape[1],
             hidden_layer_sizes=design["hidden_layer_sizes"],
             activation=design["activation"],
-            likelihood=design["likelihood"],
+            likelihood=columns.likelihood,
             noise=design["noise_variance"],
         )
+        bits = x[:, architecture.bits]
         return Run(
             model=VAE(architecture, device="meta"),  # for its sizes; each start has its own
             rows=rows,
@@ -312,17 +347,20 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             max_iter=1 if is_partial else int(self.max_iter),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            binarise=LIKELIHOODS[self.likelihood].is_bits and bool(((x > 0) & (x < 1)).any()),
+            binarise=bool(((bits > 0) & (bits < 1)).any()),
         )
 
     def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
         """Of the starts, those preferred first."""
-        # The linear start of a likelihood without dispersion is its bias alone, and the
-        # random start has that as well. Without columns there is nothing to analyse.
+        # Pixels that are bits have the best likelihood from the random start. Without columns
+        # there is nothing to analyse.
         if architecture.likelihood == "bernoulli" or not architecture.n_features:
             return ("random",)
         if self.init != "both":
             return (self.init,)
+        # Factor analysis would explain categories by each other: their columns sum to one.
+        if not architecture.is_standardised:
+            return ("pca",)
         # With one variance for all columns, or a given one, both would be the same; and
         # factor analysis is the end of a linear model, not only its start.
         if architecture.noise not in ("feature", "decoder"):
@@ -335,22 +373,25 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self, architecture: Architecture, x: Tensor, c: Tensor, seeds: Sequence[int]
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
-        mean = x.mean(0)
+        is_standardised = architecture.is_standardised
+        values = explained(x, architecture)
+        mean = values.mean(0)
+        variance = None if is_standardised else (values - mean).square().mean(0)
         kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
         for kind, seed in zip(kinds, seeds, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed)
-            model = VAE(architecture, device=x.device).randomise(generator, mean)
+            model = VAE(architecture, device=x.device).randomise(generator, mean, variance)
             if kind != "random":
                 linear = linear_model(
-                    x,
+                    seen(x, architecture),
                     c,
                     architecture.n_components,
-                    architecture.noise,
+                    architecture.noise if is_standardised else "feature",
                     kind=kind,
-                    floor=2 * VARIANCE_FLOOR,
+                    floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
                     generator=generator,
                 )
-                model.linearise(linear)
+                model.linearise(linear, None if is_standardised else x)
             yield model
 
     def _best(self, results: Sequence[Trained]) -> Trained:
@@ -368,7 +409,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _print(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
         """A lone fit's progress."""
-        log_jacobian = jobs[0].columns.log_jacobian
+        log_jacobian = jobs[0].columns.mean_log_jacobian(jobs[0].x)
         watch = max(watches, key=lambda w: w.bound)
         running = [w for w in watches if not w.is_finished] or watches
         n_rounds = max(len(w.training_bounds) for w in watches)
@@ -384,28 +425,30 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             f"{len(running)} of {len(watches)} starts running"
         )
 
-    def _set_fitted(
-        self, fitted: Fitted, best: Trained, kl: Tensor, x: Tensor, c: Tensor, like: Any
-    ) -> None:
-        """Attributes from what was trained; x (N, D') and c (N, C) are the training rows."""
-        model, log_jacobian = fitted.model, fitted.columns.log_jacobian
+    def _set_fitted(self, fitted: Fitted, best: Trained, kl: Tensor, job: Job) -> None:
+        """Attributes from what was trained."""
+        model, columns, like = fitted.model, fitted.columns, job.request.like
         dtype = _DTYPES[fitted.dtype]
+        x, c = job.x[job.rows], job.c[job.rows]
         self._fitted = fitted
         self._version = __version__
         self._n_features_out = model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(dtype), like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         if model.architecture.likelihood != "bernoulli":
-            total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+            total = torch.zeros(columns.n_features, dtype=torch.float64, device=x.device)
             for some, given in zip(x.split(8192), c.split(8192), strict=True):
                 loc, _ = inference.posterior(model, some, given)
-                total += inference.decode(model, loc, given, _variance).double().sum(0)
-            variance = fitted.columns.decode_variance(total / len(x))
+                total += inference.decode(model, loc, given, columns.variance).double().sum(0)
+            variance = columns.decode_variance(total / len(x))
             self.noise_variance_ = from_tensor(variance.to(dtype), like)
         elif hasattr(self, "noise_variance_"):
             del self.noise_variance_
         self.n_iter_ = max(1, len(best.training_bounds))
+        log_jacobian = columns.mean_log_jacobian(x)
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
+        if best.has_validation:
+            log_jacobian = columns.mean_log_jacobian(job.x[job.validation_rows])
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
@@ -453,14 +496,10 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if design[name] != old
         ]
         if changed:
-            raise ValueError(
-                "warm_start and partial_fit go on with the model of the last fit, but "
-                f"{', '.join(changed)}. Put the parameters back, or start anew: fit with "
-                "warm_start=False."
-            )
+            raise _has_changed(changed)
         return previous
 
-    def _design(self) -> dict[str, Any]:
+    def _design(self, families: Sequence[str]) -> dict[str, Any]:
         """The parameters that make the shape of the model."""
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
@@ -470,28 +509,35 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
             )
         noise = self.noise_variance
-        if not LIKELIHOODS[self.likelihood].parameters[1:]:
+        used = [LIKELIHOODS[name] for name in set(families)]
+        if not any(family.parameters[1:] for family in used) or (
+            not isinstance(noise, str) and not any(family.is_scaled for family in used)
+        ):
             noise = "feature"  # there is no variance to speak of
         return {
             "n_components": int(self.n_components),
             "hidden_layer_sizes": tuple(int(size) for size in sizes),
             "activation": self.activation,
-            "likelihood": self.likelihood,
+            "likelihood": self.likelihood if isinstance(self.likelihood, str) else list(families),
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
 
-    def _check_support(self, x: Tensor, family: type[Likelihood]) -> None:
-        low, high, *_ = family.support
-        if math.isinf(low) and math.isinf(high):
-            return
-        outside = family.support.outside(x)
-        if outside.any():
-            row, column = (int(i) for i in outside.nonzero()[0])
-            raise ValueError(
-                f"likelihood={self.likelihood!r} needs values in {family.support}; X[{row}, "
-                f"{self._position_in_X(column)}] is {x[row, column].item():g}. Scale X to that "
-                "range (MinMaxScaler), or use likelihood='gaussian'."
-            )
+    def _check_support(self, x: Tensor, families: Sequence[str]) -> None:
+        """Every value of x is one that its column's likelihood can explain."""
+        for name in dict.fromkeys(families):
+            support = LIKELIHOODS[name].support
+            if name == "categorical" or support.low == -math.inf:
+                continue
+            positions = [i for i, family in enumerate(families) if family == name]
+            is_all = len(positions) == len(families)
+            outside = support.outside(x if is_all else x[:, positions])
+            if outside.any():
+                row, column = (int(i) for i in outside.nonzero()[0])
+                raise ValueError(
+                    f"likelihood={name!r} needs values in {support}; "
+                    f"X[{row}, {self._position_in_X(positions[column])}] is "
+                    f"{x[row, positions[column]].item():g}. {_REMEDIES[name]}"
+                )
 
     def _position_in_X(self, column: int) -> int:
         """Where a column that is modelled stands in the user's X."""
@@ -522,6 +568,55 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
+    def _read(
+        self, X: Any, *, reset: bool, method: str = "", modelled: Sequence[int] | None = None
+    ) -> tuple[Any, Table | None]:
+        """X as a finite float array, and how it was read; None where it is plain numbers.
+
+        ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
+        """
+        if reset and isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS:
+            return self._validate(X, reset=reset, method=method), None
+        if not reset and self._fitted.table is None:
+            return self._validate(X, reset=reset, method=method), None
+        if _is_numeric(X) and modelled is None:
+            valid = self._validate(X, reset=reset, method=method)
+            table = self._table(X, reset, method, modelled)
+            if "categorical" in table.families:
+                valid = from_tensor(torch.from_numpy(table.encode(X)).to(to_tensor(valid)), valid)
+            return valid, table
+        if not hasattr(X, "columns"):
+            X = check_array(_as_objects(X), dtype=None, ensure_all_finite=False, input_name="X")
+        check_names_differ(X)
+        check_feature_names(self, X, reset=reset)
+        check_n_features(self, X, reset=reset)
+        if not X.shape[0]:
+            raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
+        table = self._table(X, reset, method, modelled)
+        encoded = check_array(
+            table.encode(X),
+            dtype=[np.float64, np.float32],
+            estimator=self,
+            input_name="X",
+            ensure_min_samples=2 if reset else 1,
+        )
+        if not reset:
+            check_same_namespace(encoded, self, attribute="kl_per_component_", method=method)
+        return encoded, table
+
+    def _table(self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None) -> Table:
+        """How to read X: as in the first fit, if there was one."""
+        if reset:
+            return Table.of(X, self.likelihood, modelled)
+        table = self._fitted.table
+        if not method and not isinstance(self.likelihood, str):
+            given = given_columns(X)
+            modelled = range(len(given)) if modelled is None else modelled
+            asked = [name for name in families_of(self.likelihood, X, given, modelled) if name]
+            if asked != table.families:
+                raise _has_changed([f"likelihood was {table.families} and is {asked}"])
+        return table
+
     def _encode_condition(
         self, conditions: Conditions, values: Any, n_rows: int, like: Tensor
     ) -> Tensor:
@@ -541,7 +636,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_tensor(X)
-        self._check_support(x, LIKELIHOODS[fitted.model.architecture.likelihood])
+        self._check_support(x, fitted.columns.families)
         model = self._model(x.dtype)
         encoded = fitted.columns.encode(x, x.dtype, model.encoder.linear.weight.device)
         return model, encoded, self._given(values, len(x), encoded)
@@ -600,12 +695,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
         model, x, c = self._enter(X, values)
+        log_jacobian = self._fitted.columns.log_jacobian(x)
         if c is None:
             log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
         else:
             noise = _fixed_normals(n_draws, model.architecture.n_components).to(x)
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
-        return log_likelihood + self._fitted.columns.log_jacobian
+        return log_likelihood + log_jacobian.to(log_likelihood)
 
     def _scores(self, X: Any, values: Any, n_draws: int) -> inference.Scores:
         """Of every row; labels that are unknown take their likeliest values."""
@@ -615,24 +711,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
             c = self._combinations(likeliest, x)
         found = inference.scores(model, x, c, noise)
-        return found._replace(
-            reconstruction=found.reconstruction + self._fitted.columns.log_jacobian
-        )
+        log_jacobian = self._fitted.columns.log_jacobian(x).to(found.reconstruction)
+        return found._replace(reconstruction=found.reconstruction + log_jacobian)
 
     def _decode(self, z: Tensor, values: Any) -> Tensor:
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        c = self._given(values, len(z), z)
+        columns, c = self._fitted.columns, self._given(values, len(z), z)
         if c is not None:
-            mean = inference.decode(model, z, c, _mean)
+            mean = inference.decode(model, z, c, columns.mean)
         else:
             prior = np.exp(self._fitted.conditions.log_prior).tolist()
             mean = sum(
-                share * inference.decode(model, z, self._combination(m, len(z), z), _mean)
+                share * inference.decode(model, z, self._combination(m, len(z), z), columns.mean)
                 for m, share in enumerate(prior)
             )
-        return self._fitted.columns.decode(mean, z.dtype)
+        return columns.decode(mean, z.dtype, is_mean=True)
 
     def _sample(
         self, n_samples: int, values: Any, mean: bool, random_state: Any
@@ -657,8 +752,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
-        x = inference.decode(model, z, c, _mean if mean else draw)
-        return fitted.columns.decode(x, dtype), drawn
+        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
+        return fitted.columns.decode(x, dtype, is_mean=mean), drawn
 
     def _check_components(self, Z: Any) -> Tensor:
         n = self._n_features_out
@@ -702,6 +797,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _output(self, tensor: Tensor, like: Any) -> Any:
         return from_tensor(tensor, self._like(like))
+
+    def _rows(
+        self,
+        x: Tensor,
+        like: Any,
+        *,
+        is_mean: bool,
+        beside: Mapping[int, np.ndarray] | None = None,
+    ) -> Any:
+        """Rows like those of fit's X; ``beside`` are its columns that are not modelled."""
+        table = self._fitted.table
+        if table is None:
+            return self._output(x, like)
+        rows = table.decode(to_numpy(x), beside or {}, is_mean=is_mean)
+        if not isinstance(rows, np.ndarray) or rows.dtype == object:
+            return rows
+        return self._output(torch.from_numpy(rows), like)
 
     # ------------------------------------------------------------- keep and carry
 
@@ -753,6 +865,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        # Not `categorical`, which says of X that it has nothing but whole numbers.
+        is_plain = isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
+        tags.input_tags.string = not is_plain
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -765,7 +880,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``encode(x, c)`` takes x ``(1, n_rows, n_columns)`` and c ``(1, n_rows,
         n_condition_columns)``, which has no columns without a condition; ``decode(z, c)``
         takes z ``(n_draws, 1, n_rows, n_components)``. The columns of x are standardised
-        for a gaussian likelihood; those that were constant in fit are left out.
+        for a gaussian likelihood; those that were constant in fit are left out. With several
+        likelihoods counts stand first, categories last, a column for each, and then the
+        logarithms of the counts once more.
 
         Returns
         -------
@@ -776,12 +893,28 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return copy.deepcopy(self._fitted.model)
 
 
-def _mean(p: Likelihood) -> Tensor:
-    return p.mean
+def _has_changed(changes: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"warm_start and partial_fit go on with the model of the last fit, but "
+        f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
+    )
 
 
-def _variance(p: Likelihood) -> Tensor:
-    return p.variance
+def _is_numeric(X: Any) -> bool:
+    """Whether X is an array of numbers, or what scikit-learn makes or refuses to make one."""
+    if hasattr(X, "columns"):
+        return False
+    if isinstance(X, (list, tuple)):
+        try:
+            return np.asarray(X).dtype.kind not in "OUS"
+        except ValueError:
+            return True
+    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
+
+
+def _as_objects(X: Any) -> np.ndarray:
+    """Lists as objects: numbers must not turn into strings beside them."""
+    return np.asarray(X, dtype=object)
 
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:

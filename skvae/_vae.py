@@ -29,6 +29,14 @@ _LOG_SCALE_RANGE = (-14.0, 7.0)
 _HEAD_GAIN = 0.1
 
 
+# Of a start of other likelihoods than gaussian ones. An output follows the column by at most so
+# many for a standard deviation of it: logits and logarithms of rare things, whose slope is
+# steeper, would overshoot.
+_STEEPEST = 2.0
+_LEAST_VARIANCE = 1e-8
+_MAX_ROWS = 10_000
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Sizes and names: all it takes to build a network of the same shape.
@@ -54,6 +62,12 @@ class Architecture:
     @property
     def family(self) -> type[Likelihood]:
         return family_of(self.likelihood, None if isinstance(self.noise, str) else self.noise)
+
+    @property
+    def is_standardised(self) -> bool:
+        """Whether encoder and likelihood have the same columns, of mean 0 and variance 1."""
+        readings = {LIKELIHOODS[name].reading for name, _ in named_columns(self.likelihood)}
+        return readings <= {"standardised", "log"}
 
     @property
     def bits(self) -> slice:
@@ -162,18 +176,24 @@ class VAE(nn.Module):
         return self
 
     @torch.no_grad()
-    def linearise(self, linear: LinearModel) -> VAE:
-        """Become exactly this linear model, all hidden layers disconnected (lone models)."""
+    def linearise(self, linear: LinearModel, x: Tensor | None = None) -> VAE:
+        """Become exactly this linear model, all hidden layers disconnected (lone models).
+
+        The linear model is one of the columns that the encoder sees. Where the likelihood
+        explains others, rows x (N, D + E) show how its outputs follow.
+        """
         a = self.architecture
+        decoder = _Decoder.of(linear) if x is None else _Decoder.fitted(linear, x, a)
         for network in (self.encoder, self.decoder):
             network.linear.weight.zero_()
             if network.head is not None:
                 network.head.weight.zero_()
         n_used = linear.loadings.shape[1]
         # x = A'c + b + W z + e, and q(z|x, c) = N(G (x - A'c - b), scale^2)
-        self.decoder.linear.weight[0, : a.n_conditions, 0] = linear.coefficients
-        self.decoder.linear.weight[0, a.n_conditions :, 0][:n_used] = linear.loadings.T
-        self._start(a.family.start(linear.mean, linear.noise_variance))
+        self.decoder.linear.weight[0, : a.n_conditions, 0] = decoder.coefficients
+        self.decoder.linear.weight[0, a.n_conditions :, 0][:n_used] = decoder.loadings.T
+        first, *rest = a.family.start(decoder.mean, decoder.variance)
+        self._start((first + decoder.shift, *rest))
         gain = linear.gain.T  # (D, Z)
         self.encoder.linear.weight[0, a.n_conditions :, 0, :n_used] = gain
         self.encoder.linear.weight[0, : a.n_conditions, 0, :n_used] = -linear.coefficients @ gain
@@ -196,6 +216,44 @@ class VAE(nn.Module):
                 families = named_columns(self.architecture.likelihood)
                 free = torch.stack([free[:, columns].mean(1) for _, columns in families], 1)
             self.dispersion[0] = free
+
+
+class _Decoder(NamedTuple):
+    """A linear model on the scale of the likelihood's first output."""
+
+    coefficients: Tensor  # (C, D)
+    loadings: Tensor  # (D, Z)
+    mean: Tensor  # (D,)
+    variance: Tensor  # (D,)
+    shift: Tensor  # (D,)     from the output of this mean to the one without a condition
+
+    @classmethod
+    def of(cls, linear: LinearModel) -> _Decoder:
+        """Where the likelihood's first output is the mean of what the encoder sees."""
+        coefficients, mean, loadings, variance = linear[:4]
+        return cls(coefficients, loadings, mean, variance, torch.zeros_like(mean))
+
+    @classmethod
+    def fitted(cls, linear: LinearModel, x: Tensor, architecture: Architecture) -> _Decoder:
+        """Where it is another: to first order, about the column means."""
+        rows = x[:: max(1, len(x) // _MAX_ROWS)].double()
+        n_counts = x.shape[1] - architecture.n_features
+        values = explained(rows, architecture)
+        inputs = seen(rows, architecture).roll(n_counts, 1)  # counts first, as in values
+        mean, inputs_mean = values.mean(0), inputs.mean(0)
+        covariance = ((values - mean) * (inputs - inputs_mean)).mean(0)
+        variance = values.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
+        inputs_variance = inputs.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
+        slope = architecture.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
+        slope = slope * covariance / inputs_variance
+        left = linear.noise_variance.roll(n_counts) / inputs_variance
+        return cls(
+            slope * linear.coefficients.roll(n_counts, 1),
+            slope[:, None] * linear.loadings.roll(n_counts, 0),
+            mean,
+            left * variance,
+            slope * (linear.mean.roll(n_counts) - inputs_mean),
+        )
 
 
 def explained(x: Tensor, architecture: Architecture) -> Tensor:
