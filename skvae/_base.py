@@ -52,7 +52,16 @@ from skvae._sklearn import (
     to_numpy,
     to_tensor,
 )
-from skvae._tables import OF_NUMBERS, Table, check_names_differ, families_of, given_columns
+from skvae._support import check_support
+from skvae._tables import (
+    OF_NUMBERS,
+    Table,
+    as_array,
+    check_names_differ,
+    families_of,
+    given_columns,
+    is_numeric,
+)
 from skvae._training import Trained, Watch
 from skvae._vae import VAE, Architecture, explained, from_state, seen
 from skvae._version import __version__
@@ -71,15 +80,6 @@ _MIN_ROWS_TO_SPLIT = 20
 
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
-
-# For values that a likelihood cannot explain.
-_REMEDIES = {
-    "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
-    "poisson": "Counts are of whole things; for other numbers use likelihood='gaussian'.",
-    "negative_binomial": "Counts are of whole things; for other numbers use likelihood='gaussian'.",
-    "lognormal": "Of 0 and of negative numbers there is no logarithm: use likelihood='gaussian', "
-    "or shift the column.",
-}
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -222,7 +222,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
         x, is_partial, table = to_tensor(request.X), request.is_partial, request.table
         families = [self.likelihood] * x.shape[1] if table is None else table.families
-        self._check_support(x, families)
+        check_support(x, families, self._place)
         random = check_random_state(self.random_state)
         design = self._design(families)
         previous = self._previous(design, is_partial)
@@ -522,22 +522,12 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
 
-    def _check_support(self, x: Tensor, families: Sequence[str]) -> None:
-        """Every value of x is one that its column's likelihood can explain."""
-        for name in dict.fromkeys(families):
-            support = LIKELIHOODS[name].support
-            if name == "categorical" or support.low == -math.inf:
-                continue
-            positions = [i for i, family in enumerate(families) if family == name]
-            is_all = len(positions) == len(families)
-            outside = support.outside(x if is_all else x[:, positions])
-            if outside.any():
-                row, column = (int(i) for i in outside.nonzero()[0])
-                raise ValueError(
-                    f"likelihood={name!r} needs values in {support}; "
-                    f"X[{row}, {self._position_in_X(positions[column])}] is "
-                    f"{x[row, positions[column]].item():g}. {_REMEDIES[name]}"
-                )
+    def _place(self, row: int, column: int) -> str:
+        """What users call a cell of the columns that are modelled."""
+        position = self._position_in_X(column)
+        names = getattr(self, "feature_names_in_", None)
+        name = "" if names is None else f" (column {str(names[position])!r})"
+        return f"X[{row}, {position}]{name}"
 
     def _position_in_X(self, column: int) -> int:
         """Where a column that is modelled stands in the user's X."""
@@ -568,41 +558,49 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
+    def _is_plain(self, reset: bool) -> bool:
+        """Whether X is numbers of one likelihood, and is not read column by column."""
+        if reset:
+            return isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
+        return self._fitted.table is None
+
     def _read(
         self, X: Any, *, reset: bool, method: str = "", modelled: Sequence[int] | None = None
     ) -> tuple[Any, Table | None]:
-        """X as a finite float array, and how it was read; None where it is plain numbers.
+        """X as a finite float array, and how it was read; None where it is plain.
 
         ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
         """
-        if reset and isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS:
+        if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
-        if not reset and self._fitted.table is None:
-            return self._validate(X, reset=reset, method=method), None
-        if _is_numeric(X) and modelled is None:
+        if modelled is None and is_numeric(X):
             valid = self._validate(X, reset=reset, method=method)
             table = self._table(X, reset, method, modelled)
             if "categorical" in table.families:
                 valid = from_tensor(torch.from_numpy(table.encode(X)).to(to_tensor(valid)), valid)
             return valid, table
         if not hasattr(X, "columns"):
-            X = check_array(_as_objects(X), dtype=None, ensure_all_finite=False, input_name="X")
+            X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
         check_names_differ(X)
         check_feature_names(self, X, reset=reset)
         check_n_features(self, X, reset=reset)
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
         table = self._table(X, reset, method, modelled)
-        encoded = check_array(
-            table.encode(X),
-            dtype=[np.float64, np.float32],
+        return self._checked(table.encode(X), reset=reset, method=method), table
+
+    def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
+        """Columns of X, the modelled ones, as a finite float array."""
+        X = check_array(
+            X,
+            dtype=float_dtypes(X),
             estimator=self,
             input_name="X",
             ensure_min_samples=2 if reset else 1,
         )
         if not reset:
-            check_same_namespace(encoded, self, attribute="kl_per_component_", method=method)
-        return encoded, table
+            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
+        return X
 
     def _table(self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None) -> Table:
         """How to read X: as in the first fit, if there was one."""
@@ -636,7 +634,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_tensor(X)
-        self._check_support(x, fitted.columns.families)
+        check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         encoded = fitted.columns.encode(x, x.dtype, model.encoder.linear.weight.device)
         return model, encoded, self._given(values, len(x), encoded)
@@ -866,8 +864,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         # Not `categorical`, which says of X that it has nothing but whole numbers.
-        is_plain = isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
-        tags.input_tags.string = not is_plain
+        tags.input_tags.string = not self._is_plain(reset=True)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -898,23 +895,6 @@ def _has_changed(changes: Sequence[str]) -> ValueError:
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
     )
-
-
-def _is_numeric(X: Any) -> bool:
-    """Whether X is an array of numbers, or what scikit-learn makes or refuses to make one."""
-    if hasattr(X, "columns"):
-        return False
-    if isinstance(X, (list, tuple)):
-        try:
-            return np.asarray(X).dtype.kind not in "OUS"
-        except ValueError:
-            return True
-    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
-
-
-def _as_objects(X: Any) -> np.ndarray:
-    """Lists as objects: numbers must not turn into strings beside them."""
-    return np.asarray(X, dtype=object)
 
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:

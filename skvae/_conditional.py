@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -24,14 +23,12 @@ from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
-    check_same_namespace,
     fit_context,
-    float_dtypes,
     from_tensor,
     to_numpy,
     to_tensor,
 )
-from skvae._tables import OF_NUMBERS, Table
+from skvae._tables import Table, as_array
 
 _Columns = list[tuple[str, np.ndarray]]
 
@@ -525,7 +522,7 @@ class ConditionalVAE(BaseVAE):
             X, table = self._read(X, reset=reset, method=method)
             return X, None, table
         check_feature_names(self, X, reset=reset)
-        table = X if hasattr(X, "columns") else _as_table(X)
+        table = X if hasattr(X, "columns") else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
             raise ValueError(
                 f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
@@ -546,26 +543,10 @@ class ConditionalVAE(BaseVAE):
             picked = [(f"x{i}", table[:, i]) for i in positions]
             rest = table[:, others]
         values = [(name, read_condition(column)[0][1]) for name, column in picked]
-        rest, how = self._read_rest(X, rest, others, reset=reset, method=method)
+        if self._is_plain(reset):
+            return self._checked(rest, reset=reset, method=method), values, None
+        rest, how = self._read(X, reset=reset, method=method, modelled=others)
         return rest, values, how
-
-    def _read_rest(
-        self, X: Any, rest: Any, others: list[int], *, reset: bool, method: str
-    ) -> tuple[Any, Table | None]:
-        """The columns that are modelled, and how X was read."""
-        is_plain = isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
-        if not (is_plain if reset else self._fitted.table is None):
-            return self._read(X, reset=reset, method=method, modelled=others)
-        rest = check_array(
-            rest,
-            dtype=float_dtypes(rest),
-            estimator=self,
-            input_name="X",
-            ensure_min_samples=2 if reset else 1,
-        )
-        if not reset:
-            check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
-        return rest, None
 
     def _position_in_X(self, column: int) -> int:
         if self.condition_columns is None:
@@ -636,8 +617,3 @@ class ConditionalVAE(BaseVAE):
 def _others(positions: Sequence[int], n_columns: int) -> list[int]:
     """The columns that are not at these positions: those that are modelled."""
     return [i for i in range(n_columns) if i not in positions]
-
-
-def _as_table(X: Any) -> np.ndarray:
-    """An array as it is, lists as objects: numbers must not turn into strings beside them."""
-    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)

@@ -58,10 +58,11 @@ class Support(NamedTuple):
     is_whole: bool = False
 
     def __str__(self) -> str:
+        if self.is_whole:
+            return f"{{{self.low:g}, {self.low + 1:g}, ...}}"
         opening = "(" if self.is_open else "["
         closing = ")" if math.isinf(self.high) else "]"
-        numbers = "whole numbers in " if self.is_whole else ""
-        return f"{numbers}{opening}{self.low:g}, {self.high:g}{closing}"
+        return f"{opening}{self.low:g}, {self.high:g}{closing}"
 
     def outside(self, x: Tensor) -> Tensor:
         """Which cells of x are none of these values."""

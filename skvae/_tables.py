@@ -40,17 +40,6 @@ class Given(NamedTuple):
     declared: np.ndarray | None = None  # categories, where the dtype says which there are
     is_ordered: bool = False
 
-    @property
-    def kind(self) -> str:
-        dtype = self.dtype.lower()
-        for beginning, kind in _KINDS.items():
-            if dtype.startswith(beginning):
-                return kind
-        raise ValueError(
-            f"column {self.name!r} has the dtype {self.dtype}, which no likelihood is for. Drop "
-            "the column, or turn it into numbers or categories."
-        )
-
 
 @dataclass(frozen=True)
 class Column:
@@ -60,16 +49,19 @@ class Column:
     dtype: str
     family: str  # its likelihood; "" if it is not modelled
     categories: np.ndarray | None = None  # by number
-    is_declared: bool = False  # the categories are those of the dtype
     is_ordered: bool = False
 
     @classmethod
     def of(cls, given: Given, family: str) -> Column:
-        column = cls(given.name, given.dtype, family, given.declared, given.declared is not None)
-        column = replace(column, is_ordered=given.is_ordered)
-        if family != "categorical" or column.is_declared:
-            return column
-        return replace(column, categories=_categories(given))
+        categories = given.declared
+        if family == "categorical" and categories is None:
+            categories = _categories(given)
+        return cls(given.name, given.dtype, family, categories, given.is_ordered)
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether it is modelled so; its dtype may have categories without that."""
+        return self.family == "categorical"
 
     def encode(self, given: Given) -> np.ndarray:
         """(N,) numbers."""
@@ -80,7 +72,7 @@ class Column:
                 f"{int(np.argmax(missing))}. Drop these rows, impute the column, or make the "
                 "missing a category of its own."
             )
-        return self._codes(values) if self.family == "categorical" else self._numbers(values)
+        return self._codes(values) if self.is_categorical else self._numbers(values)
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         assert self.categories is not None
@@ -108,9 +100,10 @@ class Column:
 
     def decode(self, numbers: np.ndarray, *, is_mean: bool) -> np.ndarray:
         """(N,) values of the column: a mean of numbers may lie between those of its dtype."""
-        if self.categories is not None and self.family == "categorical":
+        if self.is_categorical:
+            assert self.categories is not None
             return self.categories[numbers.astype(np.intp)]
-        kind = Given(str(self.name), numbers, self.dtype).kind
+        kind = _kind(self)
         if kind == "bool":
             return numbers > 0.5
         if kind != "integer" or is_mean:
@@ -145,10 +138,7 @@ class Table:
     @property
     def sizes(self) -> list[int]:
         """Categories of each modelled column; 1 for numbers."""
-        return [
-            1 if column.family != "categorical" else len(column.categories)
-            for column in self.modelled
-        ]
+        return [len(column.categories) if column.is_categorical else 1 for column in self.modelled]
 
     def encode(self, X: Any) -> np.ndarray:
         """(N, D) numbers of the modelled columns, in float32 if X has no others."""
@@ -157,7 +147,7 @@ class Table:
             for column, given in zip(self.columns, given_columns(X), strict=True)
             if column.family
         ]
-        numbers = [given for column, given in pairs if column.family != "categorical"]
+        numbers = [given for column, given in pairs if not column.is_categorical]
         is_single = numbers and all(given.values.dtype == np.float32 for given in numbers)
         encoded = np.column_stack([column.encode(given) for column, given in pairs])
         return encoded.astype(np.float32) if is_single else encoded
@@ -186,7 +176,12 @@ class Table:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Table:
         columns = tuple(Column(**column) for column in plain["columns"])
-        return cls(columns, plain["library"])
+        # Copies: what is read from a memory map must not hang on its file.
+        copied = (
+            c if c.categories is None else replace(c, categories=np.array(c.categories))
+            for c in columns
+        )
+        return cls(tuple(copied), plain["library"])
 
 
 # ---------------------------------------------------------------------- reading
@@ -195,7 +190,7 @@ class Table:
 def given_columns(X: Any) -> list[Given]:
     """The columns of a DataFrame, or of an array of any kind."""
     if not hasattr(X, "columns"):
-        return [_of_array(i, narrowed(values)) for i, values in enumerate(_as_array(X).T)]
+        return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
     return [_of_series(name, X[name]) for name in X.columns]
 
 
@@ -206,7 +201,19 @@ def check_names_differ(X: Any) -> None:
         raise ValueError(f"X has two columns of one name: {listed(twice)}. Rename one of them.")
 
 
-def _as_array(X: Any) -> np.ndarray:
+def is_numeric(X: Any) -> bool:
+    """Whether X is an array of numbers, or what scikit-learn makes or refuses to make one."""
+    if hasattr(X, "columns"):
+        return False
+    if isinstance(X, (list, tuple)):
+        try:
+            return np.asarray(X).dtype.kind not in "OUS"
+        except ValueError:  # rows of several lengths
+            return True
+    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
+
+
+def as_array(X: Any) -> np.ndarray:
     """Lists as objects: numbers must not turn into strings beside them."""
     return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else plain(X)
 
@@ -235,6 +242,17 @@ def _categories(given: Given) -> np.ndarray:
             f"column {given.name!r} of X has values of several types: {listed(types)}. As "
             "categories they have no order: turn them all into strings."
         ) from None
+
+
+def _kind(column: Given | Column) -> str:
+    dtype = column.dtype.lower()
+    for beginning, kind in _KINDS.items():
+        if dtype.startswith(beginning):
+            return kind
+    raise ValueError(
+        f"column {column.name!r} has the dtype {column.dtype}, which no likelihood is for. Drop "
+        "the column, or turn it into numbers or categories."
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -300,7 +318,7 @@ def _checked(name: Any, other: str) -> str:
 
 
 def _positions(name: str, columns: Any, X: Any) -> list[int]:
-    table = X if hasattr(X, "shape") else _as_array(X)
+    table = X if hasattr(X, "shape") else as_array(X)
     try:
         return list(column_indices(table, columns(table) if callable(columns) else columns))
     except (ValueError, IndexError) as error:
@@ -311,11 +329,12 @@ def _positions(name: str, columns: Any, X: Any) -> list[int]:
 
 def _likely(given: Given) -> str:
     """By the kind of a column: the likelihood that "auto" stands for."""
-    if given.kind == "integer":
+    kind = _kind(given)
+    if kind == "integer":
         values = _of_numbers(given)
         is_count = values.min() >= 0 and values.var() >= values.mean()
         return "negative_binomial" if is_count else "gaussian"
-    return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[given.kind]
+    return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[kind]
 
 
 def _of_numbers(given: Given) -> np.ndarray:

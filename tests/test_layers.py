@@ -27,6 +27,7 @@ LAYERS = {
     "_sklearn": 3,
     "_columns": 3,
     "_conditions": 3,
+    "_support": 3,
     "_tables": 3,
     "_docs": 3,
     "_version": 3,
