@@ -148,10 +148,9 @@ class Columns:
     def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(N, D) -> (N, D' + E): subtract as in float64, round last."""
         standardise, chosen = self._standardiser(x), self._chooser()
-        parts = x.split(_CHUNK)
-        first = chosen(parts[0], standardise(parts[0]))
-        encoded = torch.empty(len(x), first.shape[1], dtype=dtype, device=device)
-        for rows, target in zip(parts, encoded.split(_CHUNK), strict=True):
+        width = self.n_features + len(self._at("count"))
+        encoded = torch.empty(len(x), width, dtype=dtype, device=device)
+        for rows, target in zip(x.split(_CHUNK), encoded.split(_CHUNK), strict=True):
             target.copy_(chosen(rows, standardise(rows)))
         return encoded
 

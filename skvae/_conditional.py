@@ -270,7 +270,7 @@ class ConditionalVAE(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or DataFrame of shape (n_samples, n_features)
             The columns of `condition_columns` hold the condition, without one the most
             frequent labels.
         """
@@ -306,8 +306,9 @@ class ConditionalVAE(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            In the units, dtype and namespace of the X of `fit`.
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`; see `likelihood` for when
+            it is a DataFrame.
         """
         check_is_fitted(self)
         n_samples = self._check_count(n_samples)

@@ -141,14 +141,14 @@ class Table:
         return [len(column.categories) if column.is_categorical else 1 for column in self.modelled]
 
     def encode(self, X: Any) -> np.ndarray:
-        """(N, D) numbers of the modelled columns, in float32 if X has no others."""
+        """(N, D) numbers of the modelled columns, in float32 if these are."""
         pairs = [
             (column, given)
             for column, given in zip(self.columns, given_columns(X), strict=True)
             if column.family
         ]
-        numbers = [given for column, given in pairs if not column.is_categorical]
-        is_single = numbers and all(given.values.dtype == np.float32 for given in numbers)
+        dtypes = {given.values.dtype for column, given in pairs if not column.is_categorical}
+        is_single = dtypes - {np.dtype(bool)} == {np.dtype(np.float32)}
         encoded = np.column_stack([column.encode(given) for column, given in pairs])
         return encoded.astype(np.float32) if is_single else encoded
 
@@ -358,15 +358,24 @@ def _range(dtype: str) -> tuple[int, int]:
     return int(info.min), min(int(info.max), np.iinfo(np.int64).max)
 
 
+def _is_of_dtype(column: Column, values: np.ndarray) -> bool:
+    """Not so are means, which lie between integers, and numbers modelled as such in spite of
+    a dtype of categories: they stay the floats that they are.
+    """
+    if not column.family or column.is_categorical:
+        return True
+    return _kind(column) != "category" and (_kind(column) != "integer" or values.dtype.kind != "f")
+
+
 def _pandas(columns: Sequence[Column], values: Sequence[np.ndarray]) -> Any:
     pd = importlib.import_module("pandas")
 
     def series(column: Column, values: np.ndarray) -> Any:
+        if not _is_of_dtype(column, values):
+            return pd.Series(values)
         if column.dtype == "category":
             return pd.Categorical(values, column.categories, ordered=column.is_ordered)
-        # A mean lies between integers: it stays the float that it is.
-        is_mean = values.dtype.kind == "f" and "int" in column.dtype.lower()
-        return pd.Series(values) if is_mean else pd.Series(values).astype(column.dtype)
+        return pd.Series(values).astype(column.dtype)
 
     pairs = zip(columns, values, strict=True)
     return pd.DataFrame({column.name: series(column, some) for column, some in pairs})
@@ -376,12 +385,12 @@ def _polars(columns: Sequence[Column], values: Sequence[np.ndarray]) -> Any:
     pl = importlib.import_module("polars")
 
     def series(column: Column, values: np.ndarray) -> Any:
+        found = pl.Series(column.name, values.tolist() if values.dtype.kind in "OU" else values)
+        if not _is_of_dtype(column, values):
+            return found
         name = column.dtype.partition("(")[0]
         dtype = pl.Enum(column.categories.tolist()) if name == "Enum" else getattr(pl, name)
-        is_mean = values.dtype.kind == "f" and "Int" in name
-        values = values.tolist() if values.dtype.kind in "OU" else values
-        found = pl.Series(column.name, values)
-        return found if is_mean else found.cast(dtype)
+        return found.cast(dtype)
 
     return pl.DataFrame(
         [series(column, some) for column, some in zip(columns, values, strict=True)]

@@ -133,7 +133,7 @@ class VAETransformer(BaseVAE):
         return self._posterior_of(X, None)
 
     def inverse_transform(self, Z: Any) -> Any:
-        """E[x|z] in the units of X.
+        """E[x|z] in the units of X; of categories and bools the likeliest.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class VAETransformer(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or DataFrame of shape (n_samples, n_features)
         """
         check_is_fitted(self)
         return self._rows(self._decode(self._check_components(Z), None), Z, is_mean=True)
@@ -165,8 +165,9 @@ class VAETransformer(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            In the units, dtype and namespace of the X of `fit`.
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`; see `likelihood` for when
+            it is a DataFrame.
         """
         check_is_fitted(self)
         x, _ = self._sample(self._check_count(n_samples), None, mean, random_state)

@@ -171,6 +171,20 @@ def test_noise_variance_of_a_mixed_table(noise):
         assert variance["age"] == pytest.approx(0.5 * DF["age"].var(ddof=0), rel=2e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_row_depends_on_itself_alone(dtype):
+    """Law 5: subset, order and company change rounding only (tolerances of DESIGN.md)."""
+    numbers = dict.fromkeys(["age", "income"], dtype)
+    X = DF.drop(columns="visits").astype(numbers) if dtype == "float32" else DF
+    model, order = fitted(X), np.random.default_rng(0).permutation(N)
+    near = {"float64": 1e-10, "float32": 1e-4}[dtype]
+    for f in (model.transform, model.score_samples):
+        whole = f(X)
+        assert whole.dtype == dtype
+        np.testing.assert_allclose(f(X.iloc[order]), whole[order], rtol=near, atol=near)
+        np.testing.assert_allclose(f(X.iloc[7:8]), whole[7:8], rtol=near, atol=near)
+
+
 # ------------------------------------------------------------- DataFrames stay DataFrames
 
 
@@ -212,6 +226,18 @@ def test_dtypes_come_back(dtype):
     column = DF["flag"] if dtype == "boolean" else DF["visits"].clip(upper=250)
     table = DF[["age"]].assign(x=column.astype(dtype))
     assert fitted(table).sample(50).dtypes.equals(table.dtypes)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_categories_that_are_modelled_as_numbers_come_back_as_numbers(library):
+    """They are drawn where no category is."""
+    grades, likelihood = (np.arange(N) % 5).astype(str), {"gaussian": ["x", "y"]}
+    numbers = pd.DataFrame({"x": pd.Categorical(np.arange(N) % 5), "y": DF["age"]})
+    enum = pl.Series("x", grades.tolist(), dtype=pl.Enum(list("01234")))
+    X = numbers if library == "pandas" else pl.DataFrame({"x": enum, "y": DF["age"].tolist()})
+    drawn = fitted(X, likelihood).sample(50)
+    assert np.isfinite(drawn["x"].to_numpy()).all()
+    assert (drawn["x"].to_numpy() % 1 != 0).any()
 
 
 def test_draws_stay_in_the_range_of_their_dtype():
@@ -265,6 +291,19 @@ def test_condition_columns_of_a_mixed_table():
     assert (families(model) == np.delete(families(fitted()), 3)).all()
     given = fitted(likelihood=LIKELIHOOD, estimator=ConditionalVAE, condition_columns=[3])
     assert families(given) == [*FAMILIES[:3], *FAMILIES[4:]]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "objects", "lists"])
+def test_condition_columns_of_an_array(kind):
+    X = np.column_stack([np.arange(N) % 2, DF["visits"], DF["age"]])
+    X = {"numbers": X, "objects": X.astype(object), "lists": X.tolist()}[kind]
+    likelihood = {"poisson": [1], "remainder": "auto"}
+    model = fitted(X, likelihood, ConditionalVAE, condition_columns=[0])
+    assert families(model) == ["poisson", "gaussian"]
+    drawn = model.sample(condition=[0.0, 1.0])
+    assert drawn[:, 0].tolist() == [0, 1]
+    assert drawn.dtype == np.float64
+    assert np.isfinite(model.score(X))
 
 
 def test_a_condition_beside_a_mixed_table():
