@@ -35,8 +35,10 @@ from skvae import _inference as inference
 from skvae._bounds import gaussian_kl
 from skvae._columns import Columns
 from skvae._conditions import Conditions, Number
+from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
 from skvae._fitting import Job, Request, fit_together
+from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
@@ -53,15 +55,7 @@ from skvae._sklearn import (
     to_tensor,
 )
 from skvae._support import check_support
-from skvae._tables import (
-    OF_NUMBERS,
-    Table,
-    as_array,
-    check_names_differ,
-    families_of,
-    given_columns,
-    is_numeric,
-)
+from skvae._tables import Table
 from skvae._training import Trained, Watch
 from skvae._vae import VAE, Architecture, explained, from_state, seen
 from skvae._version import __version__
@@ -608,9 +602,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return Table.of(X, self.likelihood, modelled)
         table = self._fitted.table
         if not method and not isinstance(self.likelihood, str):
-            given = given_columns(X)
-            modelled = range(len(given)) if modelled is None else modelled
-            asked = [name for name in families_of(self.likelihood, X, given, modelled) if name]
+            asked = families_of(self.likelihood, X, read_columns(X), modelled)
+            asked = [name for name in asked if name]
             if asked != table.families:
                 raise _has_changed([f"likelihood was {table.families} and is {asked}"])
         return table

@@ -20,6 +20,7 @@ from skvae._conditions import (
     read_target,
 )
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._frames import as_array
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -28,7 +29,7 @@ from skvae._sklearn import (
     to_numpy,
     to_tensor,
 )
-from skvae._tables import Table, as_array
+from skvae._tables import Table
 
 _Columns = list[tuple[str, np.ndarray]]
 

@@ -28,6 +28,8 @@ LAYERS = {
     "_columns": 3,
     "_conditions": 3,
     "_support": 3,
+    "_frames": 3,
+    "_families": 3,
     "_tables": 3,
     "_docs": 3,
     "_version": 3,

@@ -185,6 +185,14 @@ def test_a_row_depends_on_itself_alone(dtype):
         np.testing.assert_allclose(f(X.iloc[7:8]), whole[7:8], rtol=near, atol=near)
 
 
+@pytest.mark.parametrize("name", ["student_t", "negative_binomial"])
+def test_a_given_variance_is_for_those_that_have_one(name):
+    """Others learn their dispersion for each column, as by default."""
+    X = DF[["visits"]].assign(more=DF["visits"] + DF["flag"])
+    a, b = fitted(X, name, noise_variance=0.5), fitted(X, name)
+    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+
+
 # ------------------------------------------------------------- DataFrames stay DataFrames
 
 
