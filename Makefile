@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint mnist quality quality-short outliers speed iwae claims clean
+.PHONY: demo test lint mnist quality quality-short outliers synthesis speed iwae claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -35,6 +35,11 @@ quality-short: $(VENV)/.benchmark
 outliers: $(VENV)/.benchmark
 	$(RUN) benchmarks/outliers.py --data $(DATA) --jobs 2 --results local/outliers.jsonl \
 	    --output docs/outliers.md
+
+# DATA is a folder with adult.npz. CTGAN's TVAE is measured where ctgan is installed.
+synthesis: $(VENV)/.benchmark
+	$(RUN) benchmarks/synthesis.py --data $(DATA) --set max_iter=100 --set batch_size=500 \
+	    --output docs/synthesis.md
 
 speed: $(VENV)/.benchmark
 	$(RUN) benchmarks/speed.py --parts steps inference import --sizes digits tabular image --repeats 3 \
