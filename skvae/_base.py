@@ -57,7 +57,15 @@ from skvae._sklearn import (
 from skvae._support import check_support
 from skvae._tables import Table
 from skvae._training import Trained, Watch
-from skvae._vae import VAE, Architecture, explained, from_state, seen
+from skvae._vae import (
+    VAE,
+    Architecture,
+    explained,
+    from_state,
+    mean_observed,
+    observed,
+    seen_values,
+)
 from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
@@ -258,12 +266,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         values, kinds = request.values, request.kinds
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
+            self._check_columns_known(x)
             columns = Columns.of(x, families, sizes)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
         x = columns.encode(x, torch.float32, device)
         return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
+
+    def _check_columns_known(self, x: Tensor) -> None:
+        """A column of which no cell is known cannot be modelled."""
+        empty = x.isnan().all(0)
+        if empty.any():
+            column = int(empty.nonzero()[0, 0])
+            raise ValueError(
+                f"{self._place(0, column).replace('[0,', '[:,')} is missing in every row. Leave "
+                "the column out."
+            )
 
     def _runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
@@ -323,6 +342,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             activation=design["activation"],
             likelihood=columns.likelihood,
             noise=design["noise_variance"],
+            sees_mask=x.shape[1] > columns.width,
         )
         bits = x[:, architecture.bits]
         return Run(
@@ -368,22 +388,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
         is_standardised = architecture.is_standardised
-        values = explained(x, architecture)
-        mean = values.mean(0)
-        variance = None if is_standardised else (values - mean).square().mean(0)
+        values, mask = explained(x, architecture), observed(x, architecture)
+        mean = mean_observed(values, mask)
+        variance = None if is_standardised else mean_observed((values - mean).square(), mask)
         kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
         for kind, seed in zip(kinds, seeds, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed)
             model = VAE(architecture, device=x.device).randomise(generator, mean, variance)
             if kind != "random":
                 linear = linear_model(
-                    seen(x, architecture),
+                    seen_values(x, architecture),
                     c,
                     architecture.n_components,
                     architecture.noise if is_standardised else "feature",
                     kind=kind,
                     floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
                     generator=generator,
+                    mask=None if mask is None else mask.roll(-architecture.n_counts, 1),
                 )
                 model.linearise(linear, None if is_standardised else x)
             yield model
@@ -543,13 +564,14 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # ---------------------------------------------------------------- inference
 
     def _validate(self, X: Any, *, reset: bool, method: str = "") -> Any:
-        """X as a finite float array; in fit, of two rows at least."""
+        """X as a float array with NaN where cells are missing; in fit, of two rows at least."""
         X = validate_data(
             self,
             X,
             dtype=float_dtypes(X),
             reset=reset,
             ensure_min_samples=2 if reset else 1,
+            ensure_all_finite="allow-nan",
         )
         if not reset:
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
@@ -594,6 +616,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             estimator=self,
             input_name="X",
             ensure_min_samples=2 if reset else 1,
+            ensure_all_finite="allow-nan",
         )
         if not reset:
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
@@ -633,7 +656,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         weight = model.encoder.linear.weight
-        encoded = fitted.columns.encoded(x, weight.dtype, weight.device)
+        encoded = fitted.columns.encoded(
+            x, weight.dtype, weight.device, with_mask=model.architecture.sees_mask
+        )
         return model, encoded, self._given(values, len(x), weight)
 
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
@@ -759,6 +784,47 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
         return fitted.columns.decode(x, dtype, is_mean=mean), drawn
 
+    def _imputed(self, X: Any, values: Any, n_draws: int) -> Tensor:
+        """X (N, D) with E[x|what is observed] where cells are missing."""
+        model, x, c = self._enter(X, values)
+        noise, columns = _noise(model, self._check_count(n_draws)), self._fitted.columns
+        if c is not None:
+            means = inference.expected(model, x, c, noise, columns.mean)
+        else:
+            shares = torch.softmax(self._joint(model, x, n_draws), 1)
+            means = sum(
+                share[:, None]
+                * inference.expected(
+                    model, x, self._combination(m, len(x), noise), noise, columns.mean
+                )
+                for m, share in enumerate(shares.T)
+            )
+        return _completed(x.x, columns.decode(means, noise.dtype, is_mean=True))
+
+    def _resampled(
+        self, X: Any, values: Any, n_draws: int, n_importance: int, random_state: Any
+    ) -> list[Tensor]:
+        """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        generator = torch.Generator("cpu").manual_seed(_integer(random))
+        model, x, c = self._enter(X, values)
+        noise, columns = _noise(model, self._check_count(n_importance)), self._fitted.columns
+        n_draws = self._check_count(n_draws)
+        if c is not None:
+            draws = inference.resampled(model, x, c, noise, n_draws, generator)
+        else:
+            shares = torch.softmax(self._joint(model, x, n_importance), 1).cpu()
+            labels = torch.multinomial(shares, n_draws, True, generator=generator).T.numpy()
+            draws = torch.cat(
+                [
+                    inference.resampled(
+                        model, x, self._combinations(drawn, noise), noise, 1, generator
+                    )
+                    for drawn in labels
+                ]
+            )
+        return [_completed(x.x, columns.decode(draw, noise.dtype)) for draw in draws]
+
     def _check_components(self, Z: Any) -> Tensor:
         n = self._n_features_out
         Z = check_array(Z, dtype=float_dtypes(Z), input_name="Z")
@@ -869,6 +935,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        tags.input_tags.allow_nan = True
         # Not `categorical`, which says of X that it has nothing but whole numbers.
         tags.input_tags.string = not self._is_plain(reset=True)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -901,6 +968,11 @@ def _has_changed(changes: Sequence[str]) -> ValueError:
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
     )
+
+
+def _completed(x: Tensor, other: Tensor) -> Tensor:
+    """x, and the other's cells where those of x are missing."""
+    return torch.where(x.isnan(), other.to(x), x)
 
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """X in the user's units <-> the columns of the model, and what that does to a density.
 
 A row of the model has counts first, then other numbers, then categories, a column of 0 and 1
-for each; and at the end the logarithms of the counts, which only the encoder sees.
+for each; then the logarithms of the counts, which only the encoder sees. Where cells are missing
+they are 0, and a mask of those observed stands at the end.
 
 Axes: ``N`` rows; ``D`` columns of X; ``D'`` columns that the likelihood explains, of which
 ``E`` are counts.
@@ -15,7 +16,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from skvae._joint import Parts
 from skvae._likelihoods import LIKELIHOODS, Likelihood
@@ -36,11 +36,15 @@ _MEASURES: dict[str, Callable[[Tensor], Tensor]] = {"log": torch.log, "count": t
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of X (N, D) as the model sees them, (n, D' + E), made when they are asked for."""
+    """Rows of X (N, D) as the model sees them, made when they are asked for.
+
+    (n, D' + E), and D' more with a mask.
+    """
 
     x: Tensor
     standardise: Callable[[Tensor], Tensor]
     choose: Callable[[Tensor, Tensor], Tensor]
+    sources: Tensor | None  # (D',) of the model's columns those of X, if there is a mask
     dtype: torch.dtype
     device: torch.device
 
@@ -49,7 +53,11 @@ class Encoded:
 
     def __getitem__(self, rows: slice) -> Tensor:
         some = self.x[rows]
-        return self.choose(some, self.standardise(some)).to(self.device, self.dtype)
+        encoded = self.choose(some, self.standardise(some))
+        if self.sources is not None:
+            mask = ~some.isnan()[:, self.sources]
+            encoded = torch.cat((encoded.nan_to_num(nan=0.0), mask.to(encoded)), 1)
+        return encoded.to(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -73,23 +81,24 @@ class Columns:
         A category is the number of it, from 0; ``sizes`` says how many there are.
         """
         readings = [LIKELIHOODS[name].reading for name in families]
-        lowest, highest = x.amin(0).double(), x.amax(0).double()
+        lowest, highest, n = _ranges(x)
         low, high = _measured(torch.stack((lowest, highest)), readings)
         middle = low / 2 + high / 2
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
         mean, square = torch.zeros_like(middle), torch.zeros_like(middle)
         for rows in x.split(_CHUNK):
             # In units of the range, so that no square over- or underflows.
-            mean += ((_measured(rows.double(), readings) - middle) / span).sum(0) / len(x)
+            mean += ((_measured(rows.double(), readings) - middle) / span).nansum(0) / n
         for rows in x.split(_CHUNK):
             deviation = (_measured(rows.double(), readings) - middle) / span - mean
-            square += deviation.square().sum(0) / len(x)
+            square += deviation.square().nansum(0) / n
         largest = torch.maximum(lowest.abs(), highest.abs())
         varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
         sizes = tuple(sizes or [1] * len(families))
         varies |= torch.tensor(sizes, device=x.device) > 1
         is_scaled = _where(readings, "standardised", "log", "count").to(x.device) & varies
-        constant = torch.where(varies, 0.0, x[0].double())
+        first = torch.where(x[0].isnan(), lowest, x[0].double())
+        constant = torch.where(varies, 0.0, first)
         return cls(
             torch.where(is_scaled, middle + mean * span, constant).cpu(),
             torch.where(is_scaled, span * square.sqrt(), 1.0).cpu(),
@@ -136,48 +145,76 @@ class Columns:
         """D', the columns that the likelihood explains."""
         return sum(self.sizes[i] for i in self._order)
 
+    @property
+    def width(self) -> int:
+        """D' + E."""
+        return self.n_features + len(self._at("count"))
+
+    @cached_property
+    def _sources(self) -> Tensor:
+        """Of the columns that the likelihood explains those of X, (D',)."""
+        sources = [i for i in self._order for _ in range(self.sizes[i])]
+        return torch.tensor(sources, dtype=torch.long)
+
     def log_jacobian(self, encoded: Tensor | Encoded) -> Tensor:
         """log |d(model's columns) / dX|: what turns the model's density into one of X.
 
-        Of rows of the model, (N,) in float64.
+        Of the observed cells of rows of the model, (N,) in float64.
         """
-        return self._scale_of_all() - self._logarithms(encoded)
+        if isinstance(encoded, Tensor):
+            return self._log_jacobian(encoded)
+        if encoded.sources is None and not self._at("log"):  # the same for all rows
+            return self._log_jacobian(encoded[:0].new_zeros(1, self.width)).expand(len(encoded))
+        starts = range(0, len(encoded), _CHUNK)
+        return torch.cat([self._log_jacobian(encoded[i : i + _CHUNK]) for i in starts])
+
+    def _log_jacobian(self, encoded: Tensor) -> Tensor:
+        log_scale = torch.where(_where(self._readings, "count", "category"), 1.0, self.scale).log()
+        of_columns = log_scale[self._sources].to(encoded.device)  # a count is modelled as it is
+        values = of_columns.expand(len(encoded), -1)
+        if places := self._places():
+            shift, scale = self._shift_and_scale_of_logs(encoded)
+            values = values.clone()
+            values[:, places] += shift + encoded[:, places].double() * scale
+        if encoded.shape[1] > self.width:
+            values = values * encoded[:, self.width :]
+        return -values.sum(1)
 
     def mean_log_jacobian(self, encoded: Tensor) -> float:
         """The same averaged over rows."""
-        return self._scale_of_all() - self._logarithms(encoded).mean().item()
+        return self.log_jacobian(encoded).mean().item()
 
-    def _scale_of_all(self) -> float:
-        is_raw = _where(self._readings, "count")  # the scale is that of its logarithm
-        return -torch.where(is_raw, 1.0, self.scale).log().sum().item()
-
-    def _logarithms(self, encoded: Tensor | Encoded) -> Tensor:
-        """The sum of log x over the columns of logarithms, (N,)."""
-        places, shift, scale = self._logs(encoded)
-        if not places:
-            return torch.zeros(len(encoded), dtype=torch.float64, device=encoded.device)
-        parts = (encoded[start : start + _CHUNK] for start in range(0, len(encoded), _CHUNK))
-        return torch.cat([(shift + part[:, places].double() * scale).sum(1) for part in parts])
-
-    def _logs(self, like: Tensor | Encoded) -> tuple[list[int], Tensor, Tensor]:
-        """Where the model has logarithms, and their shifts and scales."""
+    def _shift_and_scale_of_logs(self, like: Tensor) -> tuple[Tensor, Tensor]:
         found = self._at("log")
+        return self.shift[found].to(like.device), self.scale[found].to(like.device)
+
+    def _places(self) -> list[int]:
+        """Where the model has logarithms."""
         first = len(self._at("count", "standardised"))
-        places = list(range(first, first + len(found)))
-        return places, self.shift[found].to(like.device), self.scale[found].to(like.device)
+        return list(range(first, first + len(self._at("log"))))
 
     def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(N, D) -> (N, D' + E): subtract as in float64, round last."""
+        """(N, D) -> (N, D' + E), and a mask where cells are missing.
+
+        Subtracted as in float64, rounded last.
+        """
         rows = self.encoded(x, dtype, device)
-        width = self.n_features + len(self._at("count"))
+        width = self.width + (0 if rows.sources is None else self.n_features)
         whole = torch.empty(len(x), width, dtype=dtype, device=device)
         for start in range(0, len(x), _CHUNK):
             whole[start : start + _CHUNK] = rows[start : start + _CHUNK]
         return whole
 
-    def encoded(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Encoded:
-        """The same for the rows that are asked for: no second X in memory."""
-        return Encoded(x, self._standardiser(x), self._chooser(), dtype, device)
+    def encoded(
+        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
+    ) -> Encoded:
+        """The same for the rows that are asked for: no second X in memory.
+
+        ``with_mask`` gives a mask where nothing is missing too.
+        """
+        has_mask = with_mask or bool(x.amin().isnan())
+        sources = self._sources.to(x.device) if has_mask else None
+        return Encoded(x, self._standardiser(x), self._chooser(), sources, dtype, device)
 
     def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
@@ -200,9 +237,9 @@ class Columns:
         categories = self._at("category")
 
         def choose(rows: Tensor, standardised: Tensor) -> Tensor:
-            codes = rows[:, categories].long().T
+            codes = rows[:, categories].T[:, :, None]
             pairs = zip(codes, (self.sizes[i] for i in categories), strict=True)
-            one_hot = [functional.one_hot(code, size) for code, size in pairs]
+            one_hot = [code == torch.arange(size, device=code.device) for code, size in pairs]
             ends = rows[:, counts], standardised[:, numbers], *one_hot, standardised[:, counts]
             return torch.cat([end.to(standardised.dtype) for end in ends], 1)
 
@@ -223,8 +260,7 @@ class Columns:
         for i, shares in zip(categories, ends[2].split(sizes, 1), strict=True):
             x[:, i] = shares.argmax(1).to(x)
         logs = self._at("log")
-        places, *_ = self._logs(encoded)
-        x[:, logs] = encoded[:, places].double() if is_mean else x[:, logs].exp()
+        x[:, logs] = encoded[:, self._places()].double() if is_mean else x[:, logs].exp()
         return x.to(dtype)
 
     def mean(self, p: Likelihood) -> Tensor:
@@ -244,9 +280,9 @@ class Columns:
 
         ``moment`` takes E[x], and the variance of the logarithm.
         """
-        places, shift, scale = self._logs(values)
-        if not places:
+        if not (places := self._places()):
             return values
+        shift, scale = self._shift_and_scale_of_logs(values)
         loc, square = p.mean[..., places], p.variance[..., places].double() * scale.square()
         mean = (shift + loc.double() * scale + square / 2).exp()
         replaced = values.clone()
@@ -266,6 +302,18 @@ class Columns:
         decoded[plain] = variance[n_counts : n_counts + len(plain)] * unit[plain]
         decoded[self._at("category")] = torch.nan
         return decoded
+
+
+def _ranges(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Least and largest value of each column, and how many are there, in float64."""
+    lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
+    highest, n = -lowest, torch.zeros_like(lowest)
+    for rows in x.split(_CHUNK):
+        missing = rows.isnan()
+        lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
+        highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
+        n += (~missing).sum(0)
+    return lowest, highest, n
 
 
 def _measured(x: Tensor, readings: Sequence[str]) -> Tensor:

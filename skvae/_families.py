@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from skvae._conditions import listed
-from skvae._frames import Cells, as_array, check_complete, kind_of, numbers_of
+from skvae._frames import Cells, as_array, kind_of, numbers_of
 from skvae._likelihoods import LIKELIHOODS
 from skvae._sklearn import column_indices
 
@@ -80,9 +82,9 @@ def _likely(cells: Cells) -> str:
     """By the kind of a column: the likelihood that "auto" stands for."""
     kind = kind_of(cells.name, cells.dtype)
     if kind == "integer":
-        check_complete(cells)
         values = numbers_of(cells, "negative_binomial")
+        values = values[~np.isnan(values)]
         # The variance of a count is at least its mean.
-        is_count = values.min() >= 0 and values.var() >= values.mean()
+        is_count = len(values) and values.min() >= 0 and values.var() >= values.mean()
         return "negative_binomial" if is_count else "gaussian"
     return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[kind]

@@ -89,21 +89,20 @@ def _of_series(name: Any, series: Any) -> Cells:
     return Cells(name, narrowed(plain(series)), text, declared, is_ordered)
 
 
-def check_complete(cells: Cells) -> None:
-    """Infinities are left to scikit-learn."""
-    missing = is_missing(cells.values)
-    if missing.any() and not (cells.values.dtype.kind == "f" and np.isinf(cells.values).any()):
-        raise ValueError(
-            f"X has a missing value (NaN, None or NA) in column {cells.name!r}, row "
-            f"{int(np.argmax(missing))}. Drop these rows, impute the column, or make the "
-            "missing a category of its own."
-        )
+def is_blank(values: np.ndarray) -> np.ndarray:
+    """Which cells are missing: NaN, None or NA. Infinities are left to scikit-learn."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    missing: np.ndarray = is_missing(values)
+    for row in np.flatnonzero(missing):
+        missing[row] = not (isinstance(values[row], float) and np.isinf(values[row]))
+    return missing
 
 
 def categories_of(cells: Cells) -> np.ndarray:
     """Those that a column has, in their order."""
     try:
-        return np.unique(cells.values[~is_missing(cells.values)])
+        return np.unique(cells.values[~is_blank(cells.values)])
     except TypeError:
         types = sorted({type(value).__name__ for value in cells.values.tolist()})
         raise ValueError(
@@ -113,12 +112,16 @@ def categories_of(cells: Cells) -> np.ndarray:
 
 
 def numbers_of(cells: Cells, family: str) -> np.ndarray:
-    """(N,) in float64, for a likelihood that is one of numbers."""
+    """(N,) in float64, for a likelihood that is one of numbers; NaN where they are missing."""
+    blank = is_blank(cells.values)
+    numbers = np.full(len(blank), np.nan)
     try:
-        return cells.values.astype(np.float64)
+        numbers[~blank] = cells.values[~blank].astype(np.float64)
+        return numbers
     except (TypeError, ValueError):
         values = cells.values.tolist()
-        row = next(i for i, value in enumerate(values) if not _is_number(value))
+        there = np.flatnonzero(~blank).tolist()
+        row = next(i for i in there if not _is_number(values[i]))
     raise ValueError(
         f"column {cells.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
         f"{family!r}, is of numbers. Use 'categorical' for this column."

@@ -18,7 +18,17 @@ from torch import Tensor
 
 from skvae._bounds import Bound, Terms
 from skvae._networks import Linear, Perceptron
-from skvae._vae import VAE, Posterior, by_draw, decoder_inputs, explained, join, seen
+from skvae._vae import (
+    VAE,
+    Posterior,
+    by_draw,
+    decoder_inputs,
+    explained,
+    join,
+    log_prob_observed,
+    observed,
+    seen,
+)
 
 
 class Gradient:
@@ -51,15 +61,16 @@ class Gradient:
         q = Posterior.of(encoded)
         z = q.rsample(noise)
         decoded, decoder_trace = self._decoder.forward(decoder_inputs(z, c), decoder_masks)
-        n_decoded, x = a.n_decoded, explained(x, a)
+        n_decoded = a.n_decoded
         outputs = [*by_draw(decoded, len(noise)).unbind(3), *self._dispersions]
         p = a.family.of(*outputs)
-        terms = Terms(p.log_prob(x).sum(-1), z, q.loc, q.log_scale)
-        n_conditions = c.shape[-1]
+        terms = Terms(log_prob_observed(p, x, a), z, q.loc, q.log_scale)
+        n_conditions, mask = c.shape[-1], observed(x, a)
 
         def of_z(weights: Tensor) -> Tensor:
             """Back through the decoder, its own parameters filled on the way."""
-            found = p.gradients(outputs, x, weights)
+            of_cells = weights[..., None] if mask is None else weights[..., None] * mask
+            found = p.gradients(outputs, explained(x, a), of_cells)
             for target, part in zip(self._of_dispersion, found[n_decoded:], strict=True):
                 target.copy_(part)
             of_decoded = torch.stack(tuple(found[:n_decoded]), 3)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
-from skvae._vae import VAE, explained
+from skvae._vae import VAE, Posterior, log_prob_observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -61,20 +61,11 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
 
 def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone."""
-    size = _pass_size(model)  # of rows of all draws
 
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
-        q, values = model.encode(some, given), explained(some, model.architecture)
-        log_px, log_weights = (some.new_empty(len(noise), some.shape[1]) for _ in range(2))
-        step = max(1, size // some.shape[1])
-        for i in range(0, len(noise), step):
-            draws = noise[i : i + step, None, None]
-            z = q.rsample(draws)
-            log_px[i : i + step] = model.decode(z, given).log_prob(values).sum(-1)[:, 0]
-            # log p(z) - log q(z|x, c), whose constants cancel
-            log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
-            log_weights[i : i + step] = log_px[i : i + step] + log_ratio[:, 0]
+        q = model.encode(some, given)
+        log_px, log_weights, _ = _drawn(model, q, some, given, noise)
         return Scores(
             log_mean_exp(log_weights),
             log_px.mean(0),
@@ -83,6 +74,72 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
         )
 
     return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
+
+
+def _drawn(
+    model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(x|z, c) (S, B), the log importance weights (S, B), and z (S, 1, B, Z).
+
+    x and c are (1, B, ...), the noise (S, Z).
+    """
+    log_px, log_weights = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
+    all_z = []
+    step = max(1, _pass_size(model) // x.shape[1])
+    for i in range(0, len(noise), step):
+        draws = noise[i : i + step, None, None]
+        z = q.rsample(draws)
+        found = log_prob_observed(model.decode(z, c), x, model.architecture)
+        log_px[i : i + step] = found[:, 0]
+        # log p(z) - log q(z|x, c), whose constants cancel
+        log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
+        log_weights[i : i + step] = log_px[i : i + step] + log_ratio[:, 0]
+        all_z.append(z)
+    return log_px, log_weights, torch.cat(all_z)
+
+
+def expected(
+    model: VAE, x: Rows, c: Tensor, noise: Tensor, cell: Callable[[Likelihood], Tensor]
+) -> Tensor:
+    """E[cell | what is observed of x, c], (N, D), by self-normalised importance sampling.
+
+    Mattei & Frellsen, MIWAE, 2019, equation 12. The noise (S, Z) is that of all rows.
+    """
+
+    def answer(rows: slice) -> tuple[Tensor]:
+        some, given = x[rows][None], c[None, rows]
+        q = model.encode(some, given)
+        _, log_weights, z = _drawn(model, q, some, given, noise)
+        shares = torch.softmax(log_weights, 0)[:, None, :, None]
+        total, step = None, max(1, _pass_size(model) // some.shape[1])
+        for i in range(0, len(z), step):
+            part = (shares[i : i + step] * cell(model.decode(z[i : i + step], given))).sum(0)[0]
+            total = part if total is None else total + part
+        assert total is not None
+        return (total,)
+
+    (means,) = _by_chunks(answer, len(x), _pass_size(model, len(noise)))
+    return means
+
+
+def resampled(
+    model: VAE, x: Rows, c: Tensor, noise: Tensor, n: int, generator: torch.Generator
+) -> Tensor:
+    """Draws of x given what is observed of it, (n, N, D): sampling-importance-resampling.
+
+    Rubin, The SIR algorithm, 1987: z is one of the importance sample, by its weight.
+    """
+
+    def answer(rows: slice) -> tuple[Tensor]:
+        some, given = x[rows][None], c[None, rows]
+        _, log_weights, z = _drawn(model, model.encode(some, given), some, given, noise)
+        shares = torch.softmax(log_weights, 0).T.to(generator.device)  # (B, S)
+        chosen = torch.multinomial(shares, n, True, generator=generator).T.to(z.device)
+        kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
+        return (model.decode(kept[:, None], given).sample(generator)[:, 0].transpose(0, 1),)
+
+    (draws,) = _by_chunks(answer, len(x), _pass_size(model, max(n, len(noise))))
+    return draws.transpose(0, 1)
 
 
 def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:

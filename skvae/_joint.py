@@ -94,7 +94,8 @@ class Joint(Likelihood):
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
         gradients = []
         for part, p, piece in zip(self.parts, self.likelihoods, self._pieces(outputs), strict=True):
-            own = p.gradients(_own(part, piece), x[..., part.columns], weights)
+            of_cells = weights[..., part.columns] if weights.shape[-1] > 1 else weights
+            own = p.gradients(_own(part, piece), x[..., part.columns], of_cells)
             idle = [torch.zeros_like(output) for output in piece[part.n_outputs :]]
             gradients.append([*own[: part.n_outputs], *idle])
         return [torch.cat(of_output, -1) for of_output in zip(*gradients, strict=True)]

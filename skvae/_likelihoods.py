@@ -65,10 +65,10 @@ class Support(NamedTuple):
         return f"{opening}{self.low:g}, {self.high:g}{closing}"
 
     def outside(self, x: Tensor) -> Tensor:
-        """Which cells of x are none of these values."""
+        """Which cells of x are none of these values; NaN is not asked for."""
         below = x <= self.low if self.is_open else x < self.low
         outside = below | (x > self.high)
-        return outside | (x != x.floor()) if self.is_whole else outside
+        return outside | (x > x.floor()) if self.is_whole else outside
 
 
 class Likelihood(Protocol):
@@ -111,17 +111,18 @@ class Likelihood(Protocol):
         return torch.ones_like(mean)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        """Of the sum of weights (S, K, B) times log p(x|z), with respect to the outputs.
+        """Of the sum of weights times the cells' log p(x|z), with respect to the outputs.
 
         ``outputs`` are those that this likelihood was made of; the gradients have their
-        shapes. Training asks for them in every step: where a few operations by hand give
+        shapes. ``weights`` are (S, K, B, D), or (S, K, B, 1) where all cells of a row have
+        the same. Training asks for them in every step: where a few operations by hand give
         them, these are worth writing.
         """
         # Training is in inference mode, whose tensors autograd takes as copies only.
         with torch.inference_mode(mode=False), torch.enable_grad():
             leaves = [output.detach().clone().requires_grad_() for output in outputs]
-            log_px = self.of(*leaves).log_prob(x.clone()).sum(-1)
-            return torch.autograd.grad(log_px, leaves, weights.clone())
+            cells = self.of(*leaves).log_prob(x.clone())
+            return torch.autograd.grad(cells, leaves, weights.clone().expand_as(cells))
 
     def log_prob(self, x: Tensor) -> Tensor: ...
 
@@ -162,7 +163,7 @@ class Gaussian(Likelihood):
         return torch.addcmul(constant, (x - self.loc).square_(), precision)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        weights, residual = weights.unsqueeze(-1), x - self.loc
+        residual = x - self.loc
         of_loc = (weights * residual).div_(self._variance)
         # Twice the variance times the gradient of the variance; and d variance / d raw is
         # variance - floor. The ceiling is passed over: what pulls back from it gets through.
@@ -213,7 +214,7 @@ class Bernoulli(Likelihood):
         return 1 / (mean * (1 - mean))
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        return (weights[..., None] * (x - self.mean),)
+        return (weights * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return (x * self.logit).sub_(functional.softplus(self.logit))
@@ -313,7 +314,7 @@ class Poisson(Likelihood):
         return 1 / mean.clamp(min=_LEAST_MEAN)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        return (weights[..., None] * (x - self.mean),)
+        return (weights * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x * self.log_rate - self.mean - torch.lgamma(x + 1)
@@ -360,7 +361,7 @@ class NegativeBinomial(Likelihood):
         return 1 / mean.clamp(min=_LEAST_MEAN)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        weights, r, odds = weights.unsqueeze(-1), self._r, self._log_odds
+        r, odds = self._r, self._log_odds
         failed = torch.sigmoid(-odds)  # r / (r + mean)
         of_log_mean = weights * (x * failed - r * torch.sigmoid(odds))
         of_r = torch.digamma(x + r) - torch.digamma(r) + functional.logsigmoid(-odds)
@@ -424,7 +425,7 @@ class Categorical(Likelihood):
         return 1 / mean.clamp(min=_LEAST_MEAN)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
-        return (weights[..., None] * (x - self.mean),)
+        return (weights * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x * self._log_share

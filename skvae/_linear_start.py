@@ -50,8 +50,9 @@ def linear_model(
     kind: str,
     floor: float,
     generator: torch.Generator,
+    mask: Tensor | None = None,
 ) -> LinearModel:
-    """A linear model of x (N, D) given c (N, C).
+    """A linear model of x (N, D) given c (N, C); the mask is 0 where x is missing, and 0.
 
     ``noise`` "shared" or a number is probabilistic PCA (Tipping & Bishop, 1999), the
     number its variance. With a variance for each column, ``kind`` "factor_analysis" is
@@ -60,14 +61,15 @@ def linear_model(
     """
     spectrum: _Covariance | _Rows
     if x.shape[1] <= _MAX_COVARIANCE:
-        coefficients, mean, covariance = _regression(x, c)
+        coefficients, mean, covariance = _regression(x, c, mask)
         spectrum = _Covariance(covariance)
     else:
         rows = torch.randperm(len(x), generator=generator, device=generator.device)
         rows = rows[:_MAX_ROWS].to(x.device)
-        x, c = x[rows], c[rows]
-        coefficients, mean, _ = _regression(x, c)
-        spectrum = _Rows((x - c @ coefficients.to(c) - mean.to(x)), generator)
+        x, c, mask = x[rows], c[rows], None if mask is None else mask[rows]
+        coefficients, mean, _ = _regression(x, c, mask)
+        left = x - c @ coefficients.to(c) - mean.to(x)
+        spectrum = _Rows(left if mask is None else left * mask, generator)
     n_components = min(n_components, *x.shape)
     if noise == "shared" or not isinstance(noise, str):
         loadings, variance = _ppca(spectrum, n_components, noise, floor)
@@ -81,20 +83,30 @@ def linear_model(
     return _with_posterior(coefficients, mean, loadings, variance)
 
 
-def _regression(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _regression(x: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Least squares of x on c with an intercept: (C, D), (D,), and the covariance left.
 
-    The covariance (D, D) is empty beyond ``_MAX_COVARIANCE`` columns. The tiny ridge
-    serves conditions whose columns are dependent, as one-hot columns are.
+    Each moment is over the rows that have what it takes. The covariance (D, D) is empty
+    beyond ``_MAX_COVARIANCE`` columns. The tiny ridge serves conditions whose columns are
+    dependent, as one-hot columns are.
     """
     n_conditions = c.shape[1]
     n_left = n_conditions + (x.shape[1] if x.shape[1] <= _MAX_COVARIANCE else 0)
-    mean = torch.cat((c.mean(0, dtype=torch.float64), x.mean(0, dtype=torch.float64)))
+    table = torch.cat((c, x), 1)
+    there = None if mask is None else torch.cat((torch.ones_like(c), mask), 1)
+    counts: Tensor | int = len(x)
+    if there is None:
+        mean = table.mean(0, dtype=torch.float64)
+    else:
+        mean = (table * there).sum(0, dtype=torch.float64) / there.sum(0, dtype=torch.float64)
+        counts = (there[:, :n_left].T @ there).clamp(min=1)
     products = mean.new_zeros(n_left, len(mean))
-    for x_some, c_some in zip(x.split(8192), c.split(8192), strict=True):
-        centred = torch.cat((c_some, x_some), 1) - mean
+    for i in range(0, len(x), 8192):
+        centred = table[i : i + 8192] - mean
+        if there is not None:
+            centred *= there[i : i + 8192]
         products += centred[:, :n_left].T @ centred
-    products /= len(x)
+    products /= counts
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
     coefficients = torch.linalg.solve(cc + ridge, cx)

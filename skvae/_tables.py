@@ -16,8 +16,8 @@ from skvae._families import families_of
 from skvae._frames import (
     Cells,
     categories_of,
-    check_complete,
     frame_of,
+    is_blank,
     kind_of,
     library_of,
     numbers_of,
@@ -49,14 +49,15 @@ class Column:
         return self.family == "categorical"
 
     def encode(self, cells: Cells) -> np.ndarray:
-        """(N,) numbers."""
-        check_complete(cells)
+        """(N,) numbers; NaN where they are missing."""
         return self._codes(cells.values) if self.is_categorical else numbers_of(cells, self.family)
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         assert self.categories is not None
         number = {category: i for i, category in enumerate(self.categories.tolist())}
-        codes = np.array([number.get(value, -1) for value in values.tolist()], dtype=np.float64)
+        codes = np.full(len(values), np.nan)
+        there = ~is_blank(values)
+        codes[there] = [number.get(value, -1) for value in values[there].tolist()]
         if (codes < 0).any():
             row = int(np.argmax(codes < 0))
             raise ValueError(

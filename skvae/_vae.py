@@ -46,9 +46,10 @@ class Architecture:
     number is the variance of the families that have one in units of the column's, and for
     the others "feature".
 
-    A row of x has the ``n_features`` columns that the likelihood explains first, and the
-    ``n_features`` that the encoder sees last. They are the same but for counts, which stand
-    first and of which the encoder sees the logarithms, at the end.
+    A row of x has the ``n_features`` columns that the likelihood explains first, then the
+    logarithms of the counts among them, which come first and of which the encoder sees the
+    logarithms alone; and at the end, where cells are missing, the mask of those that are
+    observed, 1 or 0. Missing cells are 0. With ``sees_mask`` the encoder sees it too.
     """
 
     n_features: int
@@ -58,6 +59,22 @@ class Architecture:
     activation: str = "silu"
     likelihood: str | Parts = "gaussian"
     noise: Literal["feature", "shared", "decoder"] | float = "feature"
+
+    sees_mask: bool = False
+
+    @property
+    def n_counts(self) -> int:
+        """Columns that are counts."""
+        return sum(
+            len(range(*columns.indices(self.n_features)))
+            for name, columns in named_columns(self.likelihood)
+            if LIKELIHOODS[name].reading == "count"
+        )
+
+    @property
+    def n_seen(self) -> int:
+        """Columns that the encoder sees, but for those of the condition."""
+        return self.n_features * (1 + self.sees_mask)
 
     @property
     def family(self) -> type[Likelihood]:
@@ -117,7 +134,7 @@ class VAE(nn.Module):
         n_features, hidden = a.n_features, a.hidden_layer_sizes
         self.encoder = Perceptron(
             n_models,
-            a.n_conditions + n_features,
+            a.n_conditions + a.n_seen,
             hidden,
             (2, a.n_components),
             a.activation,
@@ -158,7 +175,7 @@ class VAE(nn.Module):
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""
         q = self.encode(x, c)
         z = q.rsample(noise)
-        log_px = self.decode(z, c).log_prob(explained(x, self.architecture)).sum(-1)
+        log_px = log_prob_observed(self.decode(z, c), x, self.architecture)
         return Terms(log_px, z, q.loc, q.log_scale)
 
     def dispersions(self) -> list[Tensor]:
@@ -199,7 +216,8 @@ class VAE(nn.Module):
         first, *rest = a.family.start(decoder.mean, decoder.variance)
         self._start((first + decoder.shift, *rest))
         gain = linear.gain.T  # (D, Z)
-        self.encoder.linear.weight[0, a.n_conditions :, 0, :n_used] = gain
+        last = a.n_conditions + a.n_features
+        self.encoder.linear.weight[0, a.n_conditions : last, 0, :n_used] = gain
         self.encoder.linear.weight[0, : a.n_conditions, 0, :n_used] = -linear.coefficients @ gain
         bias = self.encoder.linear.bias
         assert bias is not None
@@ -240,14 +258,14 @@ class _Decoder(NamedTuple):
     @classmethod
     def fitted(cls, linear: LinearModel, x: Tensor, architecture: Architecture) -> _Decoder:
         """Where it is another: to first order, about the column means."""
-        rows = x[:: max(1, len(x) // _MAX_ROWS)].double()
-        n_counts = x.shape[1] - architecture.n_features
-        values = explained(rows, architecture)
-        inputs = seen(rows, architecture).roll(n_counts, 1)  # counts first, as in values
-        mean, inputs_mean = values.mean(0), inputs.mean(0)
-        covariance = ((values - mean) * (inputs - inputs_mean)).mean(0)
-        variance = values.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
-        inputs_variance = inputs.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
+        rows, n_counts = x[:: max(1, len(x) // _MAX_ROWS)].double(), architecture.n_counts
+        values, mask = explained(rows, architecture), observed(rows, architecture)
+        inputs = seen_values(rows, architecture).roll(n_counts, 1)  # counts first, as in values
+        mean, inputs_mean = (mean_observed(table, mask) for table in (values, inputs))
+        values, inputs = values - mean, inputs - inputs_mean
+        covariance = mean_observed(values * inputs, mask)
+        variance = mean_observed(values.square(), mask).clamp(min=_LEAST_VARIANCE)
+        inputs_variance = mean_observed(inputs.square(), mask).clamp(min=_LEAST_VARIANCE)
         slope = architecture.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
         slope = slope * covariance / inputs_variance
         left = linear.noise_variance.roll(n_counts) / inputs_variance
@@ -266,8 +284,34 @@ def explained(x: Tensor, architecture: Architecture) -> Tensor:
 
 
 def seen(x: Tensor, architecture: Architecture) -> Tensor:
-    """The columns that the encoder sees, (..., D)."""
-    return x[..., x.shape[-1] - architecture.n_features :]
+    """The columns that the encoder sees, (..., D), or (..., 2 D) with the mask."""
+    first = architecture.n_counts
+    return x[..., first : first + architecture.n_seen]
+
+
+def seen_values(x: Tensor, architecture: Architecture) -> Tensor:
+    """The same without the mask."""
+    first = architecture.n_counts
+    return x[..., first : first + architecture.n_features]
+
+
+def observed(x: Tensor, architecture: Architecture) -> Tensor | None:
+    """The mask of the columns that the likelihood explains, (..., D); None: all are there."""
+    first = architecture.n_counts + architecture.n_features
+    return x[..., first:] if x.shape[-1] > first else None
+
+
+def log_prob_observed(p: Likelihood, x: Tensor, architecture: Architecture) -> Tensor:
+    """The log density of the observed cells of x (K, B, D...), (S, K, B)."""
+    cells, mask = p.log_prob(explained(x, architecture)), observed(x, architecture)
+    return cells.sum(-1) if mask is None else (cells * mask).sum(-1)
+
+
+def mean_observed(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Column means of values (N, D) over what is observed."""
+    if mask is None:
+        return values.mean(0)
+    return (values * mask).sum(0) / mask.sum(0)
 
 
 def join(c: Tensor, x: Tensor) -> Tensor:
