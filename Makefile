@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint mnist quality quality-short outliers synthesis speed iwae claims clean
+.PHONY: demo test lint mnist quality quality-short outliers synthesis speed search iwae claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -44,6 +44,10 @@ synthesis: $(VENV)/.benchmark
 speed: $(VENV)/.benchmark
 	$(RUN) benchmarks/speed.py --parts steps inference import --sizes digits tabular image --repeats 3 \
 	    --threads 2 --output docs/speed.md
+
+# With --part training --device cuda, on a machine that has a GPU, the page gets a section more.
+search: $(VENV)/.benchmark
+	$(RUN) benchmarks/search.py --output docs/search.md
 
 # DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.
 iwae: $(VENV)/.demo

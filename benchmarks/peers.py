@@ -148,14 +148,21 @@ class PlainVAE(nn.Module):
 class NegativeELBO(nn.Module):
     """Minus the bound of a `PlainVAE`, without its constant, averaged over rows."""
 
+    def __init__(self, beta: float = 1.0):
+        super().__init__()
+        self.beta = beta  # weight of the KL divergence
+
     def forward(self, output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
         mean, loc, log_variance = output
         squared_error = ((x - mean) ** 2).sum(1)
         kl = (loc**2 + log_variance.exp() - 1 - log_variance).sum(1)
-        return 0.5 * (squared_error + kl).mean()
+        return 0.5 * (squared_error + self.beta * kl).mean()
 
 
+@dataclass
 class SkorchVAE(Peer):
+    beta: float = 1.0
+
     module = "skorch"
 
     def fit(self, X: np.ndarray) -> Peer:
@@ -169,6 +176,7 @@ class SkorchVAE(Peer):
             module__n_columns=x.shape[1],
             module__n_components=self.n_components,
             module__hidden_layer_sizes=self.hidden_layer_sizes or HIDDEN_LAYER_SIZES,
+            criterion__beta=self.beta,
             optimizer=torch.optim.Adam,
             lr=self.learning_rate_init or 1e-3,
             max_epochs=self.max_iter or 100,

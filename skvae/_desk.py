@@ -73,7 +73,10 @@ class Desk:
         is_open = self._collection is not None and self._collection.is_open
         if not self.answers and not is_open:
             return None
-        key = _key(request)
+        try:
+            key = _key(request)
+        except Exception:  # parameters that cannot be pickled, a lambda for instance
+            return None
         if key in self.answers:
             return self.answers[key]
         if not is_open:

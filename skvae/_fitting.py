@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -76,22 +79,24 @@ class Outcome(NamedTuple):
 
 
 Report = Callable[[Sequence[Job], Sequence[Watch]], None]
+_T = TypeVar("_T")
 
 
-# A caller's no_grad or inference_mode must not reach the training.
-@torch.inference_mode(mode=False)
-@torch.enable_grad()
 def fit_together(
     requests: Sequence[Request],
     *,
     max_bytes: float | None = None,
+    n_callers: int = 1,
     report: Report | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
     """Fit the estimators of all requests, each as it would be fitted alone.
 
-    ``report`` is called with the jobs of a batch and the watches of their runs, before
-    its first round and after every one. An interrupted lone fit has an outcome; several
-    are given up.
+    ``max_bytes`` is what the models of a batch may take; of what is free, as many callers
+    share a part.
+    ``report`` is called with the jobs of a batch and the watches of their runs, before its
+    first round and after every one; ``done`` with the number of fits that a batch has done.
+    An interrupted lone fit has an outcome; several are given up.
     """
     jobs: list[Job] = []
     outcomes: dict[int, Outcome] = {}
@@ -101,48 +106,89 @@ def fit_together(
             jobs.append(request.estimator._prepare(request, tables))
         except Exception as error:
             outcomes[id(request)] = Outcome(request.estimator, error=error)
-    for pack in _packed(jobs, max_bytes):
-        for job, outcome in _fit_pack(pack, report):
-            outcomes[id(job.request)] = outcome
+    if done is not None:
+        done(len(outcomes))
+    batches = _packed(jobs, max_bytes, _SHARE_OF_MEMORY / n_callers)
+    how = _How(report, is_lone=len(jobs) == 1, is_side_by_side=len(batches) > 1)
+    for batch in _side_by_side([partial(_fit_pack, jobs, how) for jobs in batches], how):
+        outcomes.update((id(job.request), outcome) for job, outcome in batch)
+        if done is not None:
+            done(len(batch))
     return [outcomes[id(request)] for request in requests]
 
 
-def _packed(jobs: Sequence[Job], max_bytes: float | None) -> Iterator[list[Job]]:
-    places: dict[tuple[torch.device, int], list[Job]] = {}
+def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[list[Job]]:
+    places: dict[tuple[torch.device, int, int], list[Job]] = {}
     for job in jobs:
-        places.setdefault((job.x.device, job.c.shape[1]), []).append(job)
-    for (device, _), members in places.items():
-        limit = _free_bytes(device) * _SHARE_OF_MEMORY if max_bytes is None else max_bytes
-        max_models = _MAX_MODELS_CPU if device.type == "cpu" else math.inf
-        for pack in packs(
-            [job.run for job in members], [len(job.seeds) for job in members], limit, max_models
-        ):
-            yield [members[i] for i in pack]
+        places.setdefault((job.x.device, job.x.shape[1], job.c.shape[1]), []).append(job)
+    found = []
+    for (device, *_), members in places.items():
+        limit = _free_bytes(device) * share if max_bytes is None else max_bytes
+        counts = [len(job.seeds) for job in members]
+        max_models = math.inf
+        if device.type == "cpu":
+            # As many batches as there are threads at least, each of which takes one.
+            even = math.ceil(sum(counts) / torch.get_num_threads())
+            max_models = min(_MAX_MODELS_CPU, max(even, *counts))
+        runs = [job.run for job in members]
+        found += [[members[i] for i in pack] for pack in packs(runs, counts, limit, max_models)]
+    return found
 
 
-def _fit_pack(jobs: list[Job], report: Report | None) -> Iterator[tuple[Job, Outcome]]:
+@dataclass(frozen=True)
+class _How:
+    """What all batches of a call have in common."""
+
+    report: Report | None
+    is_lone: bool  # one fit, which has an outcome where it is interrupted
+    is_side_by_side: bool  # with others, each of which is to keep to a thread
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def _side_by_side(tasks: Sequence[Callable[[], _T]], how: _How) -> Iterator[_T]:
+    """What they return, as it comes; on as many threads as torch would use for one of them.
+
+    Threads that share the work of every operation have to wait for each other at its end:
+    with other processes about, most of the time.
+    """
+    n_threads = min(len(tasks), torch.get_num_threads())
+    if n_threads < 2:
+        yield from (task() for task in tasks)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            how.stop.set()  # those under way end with their round
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# A caller's no_grad or inference_mode must not reach the training.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
     """Train them in one batch; in two, if that goes wrong: the device may hold half of it."""
     try:
-        results, interrupt = _train(jobs, report)
+        results, interrupt = _train(jobs, how)
     except Exception as error:
         if len(jobs) == 1:
-            yield jobs[0], Outcome(jobs[0].request.estimator, error=error)
-        else:
-            error.__traceback__ = None  # its frames hold the tensors of the batch
-            half = len(jobs) // 2
-            for part in (jobs[:half], jobs[half:]):
-                yield from _fit_pack(part, report)
-        return
+            return [(jobs[0], Outcome(jobs[0].request.estimator, error=error))]
+        error.__traceback__ = None  # its frames hold the tensors of the batch
+        half = len(jobs) // 2
+        return [done for part in (jobs[:half], jobs[half:]) for done in _fit_pack(part, how)]
+    outcomes = []
     for job, trained in zip(jobs, results, strict=True):
         estimator = job.request.estimator
-        with threads([job.run]):
+        with _threads([job.run], how):
             messages = estimator._conclude(job, trained, interrupt)
-        yield job, Outcome(estimator, messages, interrupt=interrupt)
+        outcomes.append((job, Outcome(estimator, messages, interrupt=interrupt)))
+    return outcomes
 
 
-def _train(
-    jobs: Sequence[Job], report: Report | None
-) -> tuple[list[list[Trained]], KeyboardInterrupt | None]:
+def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], KeyboardInterrupt | None]:
     """The results of every job's runs, also where the user has had enough of a lone fit."""
     tables, firsts = _joined(jobs)
     runs = [
@@ -151,17 +197,19 @@ def _train(
         for run in job.request.estimator._runs(job)
     ]
     interrupt = None
-    with threads(runs):
+    with _threads(runs, how):
         training = Training(runs, *tables)
         try:
-            if report is not None:
-                report(jobs, training.watches)
+            if how.report is not None:
+                how.report(jobs, training.watches)
             for watches in training.rounds():
+                if how.stop.is_set():
+                    raise KeyboardInterrupt
                 _give_up(jobs, watches)
-                if report is not None:
-                    report(jobs, watches)
+                if how.report is not None:
+                    how.report(jobs, watches)
         except KeyboardInterrupt as caught:
-            if len(jobs) > 1:
+            if not how.is_lone:
                 raise
             interrupt = caught
         results = iter(training.results())
@@ -207,29 +255,69 @@ def _free_bytes(device: torch.device) -> float:
 
 
 def _free_host_bytes() -> float:
-    """What the machine has left, and no more than half of all where it does not say."""
+    """What the machine and the control group have left; half of all where they do not say."""
+    total = 2.0**31
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    free = [0.5 * total]
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
         line = next(line for line in lines if line.startswith("MemAvailable"))
-        return 1024.0 * float(line.split()[1])
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 2.0**30
+        free = [1024.0 * float(line.split()[1])]
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
+        limit, used = (
+            float(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current")
+        )
+        free.append(limit - used)
+    return min(free)
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _libraries() -> tuple[list[Any], list[Any]]:
+    """Controllers of OpenMP, whose number of threads is the calling thread's, and of others."""
+    found = ThreadpoolController().lib_controllers
+    own = [library for library in found if library.user_api == "openmp"]
+    return own, [library for library in found if library not in own]
 
 
-@contextlib.contextmanager
-def threads(runs: Sequence[Run]) -> Iterator[None]:
-    """One thread for small models, as many as there are for others; then as before."""
+class _OneThread:
+    """One thread for every operation, and then as many as before; trainings may overlap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._before: list[int] = []
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        own, shared = _libraries()
+        before = [library.num_threads for library in own]
+        with self._lock:
+            if not self._n_inside:
+                self._before = [library.num_threads for library in shared]
+            self._n_inside += 1
+        for library in (*own, *shared):
+            library.set_num_threads(1)
+        try:
+            yield
+        finally:
+            for library, n in zip(own, before, strict=True):
+                library.set_num_threads(n)
+            with self._lock:
+                self._n_inside -= 1
+                if not self._n_inside:
+                    for library, n in zip(shared, self._before, strict=True):
+                        library.set_num_threads(n)
+
+
+_one_thread = _OneThread()
+
+
+def _threads(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:
+    """One thread for small models and beside others, as many as there are for large ones."""
     operations = sum(
         run.batch_size * run.n_importance_samples * sum(p.numel() for p in run.model.parameters())
         for run in runs
     )
-    if operations > _ONE_THREAD_OPERATIONS:
-        yield
-    else:
-        with _controller().limit(limits=1):
-            yield
+    if how.is_side_by_side or operations <= _ONE_THREAD_OPERATIONS:
+        return _one_thread()
+    return contextlib.nullcontext()

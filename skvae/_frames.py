@@ -92,7 +92,7 @@ def _of_series(name: Any, series: Any) -> Cells:
 def is_blank(values: np.ndarray) -> np.ndarray:
     """Which cells are missing: NaN, None or NA. Infinities are left to scikit-learn."""
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     missing: np.ndarray = is_missing(values)
     for row in np.flatnonzero(missing):
         missing[row] = not (isinstance(values[row], float) and np.isinf(values[row]))

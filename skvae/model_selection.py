@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice, product
+from itertools import product
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -50,8 +50,8 @@ _COMMON_PARAMETERS = """\
         What to score candidates by; None is the estimator's own ``score``, which for a
         VAE is the held-out log-likelihood in nats a row.
     n_jobs : int, default=None
-        Jobs of joblib, each of which trains its share of the fits. One job already uses
-        all cores for large batches, and all of a GPU.
+        Jobs of joblib, each of which trains its share of the fits and scores its share of
+        the candidates. One job already trains on as many threads as torch has.
     refit : bool, str or callable, default=True
         Whether, and by which score, to fit the best candidate on all rows.
     cv : int, cross-validation generator or iterable, default=None
@@ -323,10 +323,14 @@ class _Running:
         search_ctx.call_on_fit_task_end(estimator=search)
 
     def _count(self, params: Mapping[str, Any]) -> int:
-        """VAEs in the estimator with these parameters; none where they cannot be set."""
+        """VAEs that are fitted in the estimator with these parameters.
+
+        None where they cannot be set; nor those that clone leaves as they are, frozen ones.
+        """
         with suppress(Exception):  # scikit-learn will say what is wrong, when it fits
             estimator = clone(self._search.estimator)
-            return len(_vaes(estimator.set_params(**clone(params, safe=False))))
+            estimator.set_params(**clone(params, safe=False))
+            return sum(not hasattr(vae, "_fitted") for vae in _vaes(estimator))
         return 0
 
     @contextmanager
@@ -376,7 +380,7 @@ class _Running:
                 fit_ctx.call_on_fit_task_end(estimator=search)
 
         n_units = min(joblib.effective_n_jobs(search.n_jobs), len(requests))
-        common = (search.memory_limit, search.verbose and type(search).__name__)
+        common = (search.memory_limit, max(n_units, 1), search.verbose and type(search).__name__)
         if n_units < 2:
             outcomes = _fit_unit(requests, *common, done)
         else:
@@ -435,7 +439,8 @@ class _Once:
                 return function(*args, **kwargs)
             if key not in self._known:
                 self._known[key] = function(*args, **kwargs)
-            return self._known[key]
+            # A copy: the next step may work in place.
+            return copy.deepcopy(self._known[key])
 
         return cached
 
@@ -479,35 +484,38 @@ def _likeness(request: Request) -> tuple[str, ...]:
 def _fit_unit(
     requests: Sequence[Request],
     memory_limit: float | None,
+    n_units: int,
     name: str,
     done: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
     """What one job of joblib trains; ``name`` is who tells of it, if anyone."""
-    return fit_together(requests, max_bytes=memory_limit, report=_Teller(name, done))
+    return fit_together(
+        requests,
+        max_bytes=memory_limit,
+        n_callers=n_units,
+        report=_Teller(name) if name else None,
+        done=done,
+    )
 
 
 class _Teller:
     """Tells of a batch when it starts and when it is done."""
 
-    def __init__(self, name: str, done: Callable[[int], None] | None) -> None:
-        self._name, self._done = name, done
-        self._jobs: Sequence[Job] | None = None
-        self._n_done, self._begun = 0, 0.0
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begun: dict[int, float] = {}
 
     def __call__(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
-        if jobs is not self._jobs:
-            self._jobs, self._n_done, self._begun = jobs, 0, time.perf_counter()
-            if self._name:
-                print(
-                    f"[{self._name}] training {len(jobs)} fits, {len(watches)} models, at once "
-                    f"on {jobs[0].x.device}"
-                )
-        are_finished = iter([watch.is_finished for watch in watches])
-        n_done = sum(all(tuple(islice(are_finished, len(job.seeds)))) for job in jobs)
-        if self._done is not None:
-            self._done(n_done - self._n_done)
-        self._n_done = n_done
-        if self._name and n_done == len(jobs):
+        if id(jobs) not in self._begun:
+            self._begun[id(jobs)] = time.perf_counter()
+            print(
+                f"[{self._name}] training {len(jobs)} fits, {len(watches)} models, at once "
+                f"on {jobs[0].x.device}"
+            )
+        elif all(watch.is_finished for watch in watches):
             n_epochs = max(len(watch.training_bounds) for watch in watches)
-            seconds = time.perf_counter() - self._begun
-            print(f"[{self._name}] ... {n_epochs} epochs at most, {seconds:.1f} s")
+            seconds = time.perf_counter() - self._begun[id(jobs)]
+            print(
+                f"[{self._name}] ... {len(jobs)} fits done, {n_epochs} epochs at most, "
+                f"{seconds:.1f} s"
+            )

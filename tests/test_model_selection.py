@@ -1,6 +1,7 @@
 """Searches that train everything at once: scikit-learn's answers, and nothing left behind."""
 
 import pickle
+import threading
 import warnings
 from contextlib import nullcontext
 
@@ -16,10 +17,12 @@ from sklearn.callback import ProgressBar
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, ShuffleSplit
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from threadpoolctl import threadpool_info
 
 from skvae import ConditionalVAE, VAETransformer, _fitting
 from skvae import model_selection as together
@@ -34,7 +37,8 @@ NATS = 1e-3
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The number of fits in every training that takes place."""
+    """The number of fits in every training that takes place, where torch has one thread."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     sizes, train = [], _fitting._train
 
     def counted(jobs, *args):
@@ -347,16 +351,20 @@ def test_the_memory_limit_divides_a_batch(data, trained):
 def test_a_batch_the_device_cannot_hold_is_halved(data, monkeypatch):
     grid = {"n_components": [1, 2, 3, 4]}
     whole = GridSearchCV(vae(), grid, cv=3).fit(*data)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     sizes, train = [], _fitting._train
 
     def short_of_memory(jobs, *args):
         sizes.append(len(jobs))
-        if len(jobs) > 3:
+        results = train(jobs, *args)
+        if len(jobs) > 3:  # at the end, when much has been told
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return train(jobs, *args)
+        return results
 
     monkeypatch.setattr(_fitting, "_train", short_of_memory)
-    halved = GridSearchCV(vae(), grid, cv=3).fit(*data)
+    tasks = Tasks()
+    halved = GridSearchCV(vae(), grid, cv=3).set_callbacks(tasks).fit(*data)
+    assert tasks.ended.count("fit") == 12 + 1  # and that of the whole
     assert sizes == [12, 6, 3, 3, 6, 3, 3, 1]
     assert_same_search(halved, whole)
 
@@ -375,6 +383,58 @@ def test_what_goes_wrong_in_a_training_is_the_error_of_its_fit(data, monkeypatch
     with pytest.warns(FitFailedWarning, match="two is too many"):
         search.fit(*data)
     np.testing.assert_array_equal(np.isnan(search.cv_results_["mean_test_score"]), [False, True])
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_batches_side_by_side_give_the_same(data, monkeypatch, n_threads):
+    arguments = (vae(), {"n_components": [1, 2, 3], "hidden_layer_sizes": [(4,), (8,)]})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = GridSearchCV(*arguments, cv=3).fit(*data)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    before = threadpool_info()
+    threaded = GridSearchCV(*arguments, cv=3).fit(*data)
+    assert_same_search(threaded, alone)
+    assert threadpool_info() == before
+
+
+def test_an_interrupt_ends_all_batches(data, monkeypatch, ctrl_c_in_the_fourth_epoch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    n_threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        GridSearchCV(vae(max_iter=10_000), {"n_components": [1, 2]}, cv=3).fit(*data)
+    assert threading.active_count() == n_threads
+
+
+def test_overlapping_trainings_put_the_threads_back(data):
+    before = threadpool_info()
+    with joblib.parallel_config("threading"):
+        for _ in range(3):
+            GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, n_jobs=2).fit(*data)
+    assert threadpool_info() == before
+
+
+def test_steps_that_work_in_place_do_not_spoil_what_is_kept(data, trained):
+    pipe = make_pipeline(StandardScaler(), MinMaxScaler(copy=False), vae())
+    search = GridSearchCV(pipe, {"vaetransformer__beta": [0.5, 1, 2]}, cv=3).fit(data[0])
+    assert trained == [9, 1]
+    theirs = model_selection.GridSearchCV(pipe, search.param_grid, cv=3).fit(data[0])
+    assert_same_search(search, theirs)
+
+
+def test_a_frozen_vae_is_not_waited_for(data, trained, monkeypatch):
+    monkeypatch.setattr(Counted, "n_fits", 0)
+    frozen = FrozenEstimator(vae().fit(data[0]))
+    pipe = make_pipeline(frozen, Counted(), LogisticRegression())
+    trained.clear()
+    GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=3).fit(*data)
+    assert not trained
+    assert Counted.n_fits == 7
+
+
+def test_parameters_that_cannot_be_pickled_train_alone(data):
+    likelihood = [("gaussian", lambda X: [True] * X.shape[1])]
+    search = GridSearchCV(vae(likelihood=likelihood), {"n_components": [1, 2]}, cv=3)
+    assert np.isfinite(search.fit(data[0]).cv_results_["mean_test_score"]).all()
 
 
 def test_an_unseeded_search_trains_equal_fits_once(data, trained):
