@@ -237,7 +237,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             columns, conditions, x, c = self._encode(request, x, families, device, previous)
             tables[place] = columns, conditions, x, c
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
-        run = self._run(x, c, columns, design, rows, validation_rows, is_partial)
+        run = self._run(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
         seeds = [(0 if previous else _integer(random), _integer(random)) for _ in range(n_models)]
         return Job(
@@ -271,7 +271,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
-        x = columns.encode(x, torch.float32, device)
+        sees_mask = previous is not None and previous.model.architecture.sees_mask
+        x = columns.encode(x, torch.float32, device, with_mask=sees_mask)
         return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
 
     def _check_columns_known(self, x: Tensor) -> None:
@@ -332,6 +333,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rows: Tensor,
         validation_rows: Tensor,
         is_partial: bool,
+        previous: Fitted | None,
     ) -> Run:
         """What the parameters ask for, but for the weights to start from and the seed."""
         architecture = Architecture(
@@ -342,7 +344,10 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             activation=design["activation"],
             likelihood=columns.likelihood,
             noise=design["noise_variance"],
-            sees_mask=x.shape[1] > columns.width,
+            # A model that goes on keeps the encoder it has.
+            sees_mask=previous.model.architecture.sees_mask
+            if previous
+            else x.shape[1] > columns.width,
         )
         bits = x[:, architecture.bits]
         return Run(

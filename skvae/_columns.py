@@ -193,12 +193,14 @@ class Columns:
         first = len(self._at("count", "standardised"))
         return list(range(first, first + len(self._at("log"))))
 
-    def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def encode(
+        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
+    ) -> Tensor:
         """(N, D) -> (N, D' + E), and a mask where cells are missing.
 
         Subtracted as in float64, rounded last.
         """
-        rows = self.encoded(x, dtype, device)
+        rows = self.encoded(x, dtype, device, with_mask=with_mask)
         width = self.width + (0 if rows.sources is None else self.n_features)
         whole = torch.empty(len(x), width, dtype=dtype, device=device)
         for start in range(0, len(x), _CHUNK):

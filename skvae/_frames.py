@@ -176,3 +176,14 @@ def _polars(columns: Sequence[Cells]) -> Any:
         )
 
     return pl.DataFrame([series(cells) for cells in columns])
+
+
+def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:
+    """A DataFrame or array, and more columns (N, M) at its right."""
+    added = dict(zip(names, columns.T, strict=True))
+    if not hasattr(table, "columns"):
+        return np.column_stack([table, columns.astype(np.asarray(table).dtype)])
+    if hasattr(table, "assign"):
+        return table.assign(**added)
+    pl = importlib.import_module("polars")
+    return table.with_columns([pl.Series(name, column) for name, column in added.items()])

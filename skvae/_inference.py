@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
-from skvae._vae import VAE, Posterior, log_prob_observed
+from skvae._vae import VAE, Posterior, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -27,6 +27,11 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
+# Of the proposal for rows with missing cells.
+_N_ADAPTATIONS = 2
+_N_DRAWS_ADAPTING = 128
 
 
 class Scores(NamedTuple):
@@ -66,6 +71,9 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
         some, given = x[rows][None], c[None, rows]
         q = model.encode(some, given)
         log_px, log_weights, _ = _drawn(model, q, some, given, noise)
+        proposal = _proposal(model, q, some, given, noise)
+        if proposal is not q:
+            _, log_weights, _ = _drawn(model, proposal, some, given, noise)
         return Scores(
             log_mean_exp(log_weights),
             log_px.mean(0),
@@ -98,6 +106,29 @@ def _drawn(
     return log_px, log_weights, torch.cat(all_z)
 
 
+def _proposal(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> Posterior:
+    """Where to draw z for a row from: q(z|x, c), or wider where cells are missing.
+
+    What is left of a row may say less than the encoder believes, and no weight mends where
+    nothing is drawn. So rows with holes are drawn again by the moments of their importance
+    sample: adaptive importance sampling (Oh & Berger, 1992).
+    """
+    mask = observed(x, model.architecture)
+    if mask is None or bool(mask.all()):
+        return q
+    is_complete = mask.bool().all(-1, keepdim=True)
+    for _ in range(_N_ADAPTATIONS):
+        _, log_weights, z = _drawn(model, q, x, c, noise[:_N_DRAWS_ADAPTING])
+        shares = torch.softmax(log_weights, 0)[:, None, :, None]
+        loc = (shares * z).sum(0)
+        log_scale = 0.5 * (shares * (z - loc).square()).sum(0).log()
+        q = Posterior(
+            torch.where(is_complete, q.loc, loc),
+            torch.where(is_complete, q.log_scale, log_scale.maximum(q.log_scale)),
+        )
+    return q
+
+
 def expected(
     model: VAE, x: Rows, c: Tensor, noise: Tensor, cell: Callable[[Likelihood], Tensor]
 ) -> Tensor:
@@ -108,7 +139,7 @@ def expected(
 
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
-        q = model.encode(some, given)
+        q = _proposal(model, model.encode(some, given), some, given, noise)
         _, log_weights, z = _drawn(model, q, some, given, noise)
         shares = torch.softmax(log_weights, 0)[:, None, :, None]
         total, step = None, max(1, _pass_size(model) // some.shape[1])
@@ -132,7 +163,8 @@ def resampled(
 
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
-        _, log_weights, z = _drawn(model, model.encode(some, given), some, given, noise)
+        q = _proposal(model, model.encode(some, given), some, given, noise)
+        _, log_weights, z = _drawn(model, q, some, given, noise)
         shares = torch.softmax(log_weights, 0).T.to(generator.device)  # (B, S)
         chosen = torch.multinomial(shares, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)

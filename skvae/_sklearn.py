@@ -19,13 +19,15 @@ from sklearn.utils._array_api import (
     move_to,
 )
 from sklearn.utils._indexing import _get_column_indices as column_indices
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
+from sklearn.utils.validation import _check_feature_names_in as feature_names_in
 from sklearn.utils.validation import _check_n_features as check_n_features
 from torch import Tensor
 
 __all__ = [
     "BaseSearchCV",
+    "HasMethods",
     "Interval",
     "StrOptions",
     "check_feature_names",
@@ -33,6 +35,7 @@ __all__ = [
     "check_same_namespace",
     "checked_cv",
     "column_indices",
+    "feature_names_in",
     "fit_context",
     "float_dtypes",
     "from_tensor",

@@ -51,25 +51,23 @@ def with_value(value, row=3, column=2):
 # ------------------------------------------------------------------------------------ X
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
-def test_nan_and_infinity_are_refused_in_fit(value, method):
-    """NaN and infinities are an error of X, never a NaN that travels on."""
-    word = "NaN" if np.isnan(value) else "infinity"
-    says(["X", word], getattr(VAETransformer(**SMALL), method), with_value(value))
+def test_infinity_is_refused_in_fit(value, method):
+    """Infinities are an error of X; NaN is a cell that is missing."""
+    says(["X", "infinity"], getattr(VAETransformer(**SMALL), method), with_value(value))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
 @pytest.mark.parametrize(
     "method",
     ["transform", "posterior", "score_samples", "score", "elbo", "effective_sample_size",
      "marginal_kl"],
 )  # fmt: skip
-def test_nan_and_infinity_are_refused_later(vae, cvae, value, method):
+def test_infinity_is_refused_later(vae, cvae, value, method):
     """The same rule in every method that takes X, with and without a condition."""
-    word = "NaN" if np.isnan(value) else "infinity"
-    says(["X", word], getattr(vae, method), with_value(value))
-    says(["X", word], getattr(cvae, method), with_value(value))
+    says(["X", "infinity"], getattr(vae, method), with_value(value))
+    says(["X", "infinity"], getattr(cvae, method), with_value(value))
 
 
 @pytest.mark.parametrize("method", ["transform", "posterior", "score_samples", "score", "elbo"])

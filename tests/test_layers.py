@@ -40,6 +40,7 @@ LAYERS = {
     "_transformer": 3,
     "_conditional": 3,
     "model_selection": 4,
+    "impute": 4,
 }
 
 

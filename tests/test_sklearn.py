@@ -9,6 +9,7 @@ from sklearn.utils import estimator_checks as checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skvae import ConditionalVAE, VAETransformer
+from skvae.impute import VAEImputer
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (16,), "max_iter": 5, "batch_size": 32}
 
@@ -24,6 +25,7 @@ ESTIMATORS = [
     ConditionalVAE(**SMALL),
     ConditionalVAE(likelihood="auto", **SMALL),
     ConditionalVAE(noise_variance="shared", n_importance_samples=2, **SMALL),
+    VAEImputer(VAETransformer(**SMALL)),
 ]
 
 

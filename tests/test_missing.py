@@ -1,0 +1,380 @@
+"""Missing cells are data: densities, means and draws given what is observed."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from scipy import stats
+from sklearn import model_selection
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch.nn import functional
+
+from skvae import ConditionalVAE, VAETransformer
+from skvae._bounds import ELBO
+from skvae._gradient import Gradient
+from skvae._vae import VAE, Architecture
+from skvae.impute import VAEImputer
+from skvae.model_selection import GridSearchCV
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SMALL = {"n_components": 2, "hidden_layer_sizes": (16,), "max_iter": 30, "random_state": 0}
+RNG = np.random.default_rng(0)
+D = 6
+X = RNG.normal(size=(300, 2)) @ RNG.normal(size=(2, D)) + 0.5 * RNG.normal(size=(300, D))
+X = 3 + X * np.array([1, 10, 0.1, 1, 1, 1])
+HOLES = RNG.random(X.shape) < 0.3
+HOLES[0], HOLES[1] = False, True  # a row that is complete, and one of which nothing is known
+GIVEN = np.where(HOLES, np.nan, X)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Factor analysis, whose conditionals are known, and its mean and covariance."""
+    # Of several draws, so that q covers the posteriors of rows with holes.
+    model = VAETransformer(2, hidden_layer_sizes=(), n_importance_samples=8, random_state=0)
+    model.fit(GIVEN)
+    vae = model.to_torch().double()
+    columns = model._fitted.columns
+    scale = columns.scale.numpy()
+    loadings = vae.decoder.linear.weight[0, :, 0].detach().numpy().T * scale[:, None]
+    mean = vae.decoder.linear.bias[0, 0].detach().numpy() * scale + columns.shift.numpy()
+    return model, mean, loadings @ loadings.T + np.diag(model.noise_variance_)
+
+
+def conditional(row, mean, covariance):
+    """Mean and covariance of the missing cells given the others."""
+    there, missing = np.flatnonzero(~np.isnan(row)), np.flatnonzero(np.isnan(row))
+    gain = np.linalg.solve(covariance[np.ix_(there, there)], covariance[there][:, missing]).T
+    return (
+        mean[missing] + gain @ (row[there] - mean[there]),
+        covariance[np.ix_(missing, missing)] - gain @ covariance[np.ix_(there, missing)],
+    )
+
+
+def test_the_score_is_the_density_of_what_is_observed(linear):
+    model, mean, covariance = linear
+    scores = model.score_samples(GIVEN, n_draws=4096)
+    for row, score in zip(GIVEN[:40], scores[:40], strict=True):
+        there = ~np.isnan(row)
+        expected = (
+            stats.multivariate_normal(mean[there], covariance[np.ix_(there, there)]).logpdf(
+                row[there]
+            )
+            if there.any()
+            else 0.0
+        )
+        # The posterior of a row with holes is not in the family of q: draws have to mend it.
+        assert score == pytest.approx(expected, abs=0.05)
+
+
+def test_imputed_is_the_conditional_mean(linear):
+    model, mean, covariance = linear
+    completed = model.impute(GIVEN, n_draws=8192)
+    np.testing.assert_array_equal(completed[~HOLES], GIVEN[~HOLES])
+    for row, done in zip(GIVEN[:40], completed[:40], strict=True):
+        expected, spread = conditional(row, mean, covariance)
+        error = (done[np.isnan(row)] - expected) / np.sqrt(np.diag(spread))
+        assert np.abs(error).max(initial=0) < 0.1  # standard deviations
+
+
+def test_draws_have_the_conditional_moments(linear):
+    model, mean, covariance = linear
+    row = GIVEN[[2]]
+    draws = np.concatenate(
+        model.sample_missing(np.repeat(row, 4000, 0), n_importance=1024, random_state=0)
+    )
+    missing = np.isnan(row[0])
+    assert missing.any()
+    expected, spread = conditional(row[0], mean, covariance)
+    np.testing.assert_array_equal(draws[:, ~missing], np.repeat(row[:, ~missing], 4000, 0))
+    deviation = np.sqrt(np.diag(spread))
+    # 4,000 draws: standard errors of .016 deviations of the mean, of .011 of the deviation.
+    assert np.abs((draws[:, missing].mean(0) - expected) / deviation).max() < 0.1
+    np.testing.assert_allclose(draws[:, missing].std(0), deviation, rtol=0.1)
+
+
+@pytest.mark.parametrize("given", [X, GIVEN], ids=["complete", "with holes"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "student_t"])
+def test_units(given, likelihood):
+    """Each observed cell of a scaled column owes the logarithm of the scale."""
+    a, b = np.array([10.0, 0.1, 2, 1, 5, 1]), 7.0
+    plain, scaled = (
+        VAETransformer(likelihood=likelihood, **SMALL).fit(table)
+        for table in (given, given * a + b)
+    )
+    owed = ((~np.isnan(GIVEN)) * np.log(a)).sum(1)
+    np.testing.assert_allclose(
+        scaled.score_samples(GIVEN * a + b), plain.score_samples(GIVEN) - owed, atol=1e-2
+    )
+    np.testing.assert_allclose(scaled.transform(GIVEN * a + b), plain.transform(GIVEN), atol=1e-3)
+    np.testing.assert_allclose(scaled.impute(GIVEN * a + b), plain.impute(GIVEN) * a + b, rtol=1e-3)
+
+
+def test_validation_scores_are_in_the_units_of_x():
+    """The best of them is the elbo of the rows kept apart, whichever their cells."""
+    model = VAETransformer(**{**SMALL, "early_stopping": False}).fit(GIVEN)
+    # What a training step saw a moment earlier, by other draws.
+    assert -model.loss_curve_[-1] == pytest.approx(model.elbo(GIVEN).elbo.mean(), abs=0.3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_row_depends_on_itself_alone(dtype):
+    model = VAETransformer(**SMALL).fit(GIVEN)
+    table = GIVEN.astype(dtype)
+    tolerance = {np.float32: 1e-4, np.float64: 1e-10}[dtype]
+    for name in ("transform", "score_samples", "impute"):
+        whole = getattr(model, name)(table)
+        single = np.concatenate([getattr(model, name)(table[[i]]) for i in range(5)])
+        assert whole.dtype == dtype
+        np.testing.assert_allclose(single, whole[:5], rtol=tolerance, atol=tolerance)
+        complete = getattr(model, name)(table[[0]])  # no holes: no other column of the model
+        np.testing.assert_allclose(complete, whole[[0]], rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_is_autograds():
+    """With a mask, of several families, in every parameter."""
+    parts = (("poisson", (1, 1)), ("gaussian", (1, 1, 1)), ("categorical", (3, 2)))
+    a = Architecture(10, 2, 0, (5,), likelihood=parts, sees_mask=True)
+    generator = torch.Generator().manual_seed(0)
+    model = VAE(a, 2).double()
+    for parameter in model.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator).double()
+        parameter.grad = torch.zeros_like(parameter)
+    kinds = torch.randint(0, 2, (2, 7, 2), generator=generator)
+    one_hot = [functional.one_hot(kinds[..., i], size) for i, size in enumerate((3, 2))]
+    numbers = torch.randint(0, 2, (2, 7, 5), generator=generator)
+    x = torch.cat([numbers, *one_hot, numbers[..., :2]], -1).double()
+    there = (torch.rand(2, 7, 7, generator=generator) < 0.6).double()
+    mask = torch.cat(
+        [there[..., :5], *(there[..., [i]].expand(-1, -1, n) for i, n in ((5, 3), (6, 2)))], -1
+    )
+    x = torch.cat((x * torch.cat((mask, mask[..., :2]), -1), mask), -1)
+    c, noise = x[..., :0], torch.randn(3, 2, 7, 2, generator=generator).double()
+    Gradient(model, ELBO, torch.ones(2).double()).fill(x, c, noise)
+    by_hand = [parameter.grad.clone() for parameter in model.parameters()]
+    bound = ELBO.value(model.terms(x, c, noise), torch.ones(2).double()).mean(1).sum()
+    by_autograd = torch.autograd.grad(bound, list(model.parameters()))
+    for one, other in zip(by_hand, by_autograd, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_what_is_learned_is_of_use():
+    """Better than column means, than draws, and than a model of independent columns."""
+
+    def error(completed):
+        return np.mean(((completed - X) / X.std(0))[HOLES] ** 2)
+
+    model = VAETransformer(2, random_state=0).fit(GIVEN)
+    means = error(SimpleImputer().fit_transform(GIVEN))
+    assert error(model.impute(GIVEN)) < 0.6 * means
+    (drawn,) = model.sample_missing(GIVEN)
+    assert error(model.impute(GIVEN)) < error(drawn) < 1.5 * means
+
+
+def test_a_model_of_complete_rows_takes_holes_too():
+    model = VAETransformer(2, random_state=0).fit(X)
+    completed = model.impute(GIVEN)
+    assert np.isfinite(completed).all()
+    means = np.where(HOLES, X.mean(0), X)
+    scale = X.std(0)
+    assert (((completed - X) / scale) ** 2).sum() < 0.7 * (((means - X) / scale) ** 2).sum()
+
+
+def test_partial_fit_takes_holes_at_any_time():
+    model = VAETransformer(**SMALL)
+    for rows in (slice(0, 100), slice(100, 200), slice(200, 300)):
+        model.partial_fit(X[rows] if rows.start == 100 else GIVEN[rows])
+    assert np.isfinite(model.score(GIVEN))
+    later = VAETransformer(**SMALL).partial_fit(X[:150]).partial_fit(GIVEN[150:])
+    assert np.isfinite(later.score(GIVEN))
+
+
+def test_a_constant_column_with_holes():
+    table = np.column_stack([GIVEN, np.where(HOLES[:, 0], np.nan, 5.0)])
+    completed = VAETransformer(**SMALL).fit(table).impute(table)
+    np.testing.assert_array_equal(completed[:, -1], 5.0)
+
+
+def test_more_columns_than_a_covariance_is_made_of(monkeypatch):
+    from skvae import _linear_start
+
+    monkeypatch.setattr(_linear_start, "_MAX_COVARIANCE", 3)
+    completed = VAETransformer(**SMALL).fit(GIVEN).impute(GIVEN)
+    assert np.isfinite(completed).all()
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def frame(library=pd):
+    rng = np.random.default_rng(1)
+    group = rng.integers(0, 3, size=200)
+    city = np.array(["Bern", "Oslo", "Rome"], dtype=object)[group]
+    age = 20.0 + 15 * group + rng.normal(size=200)
+    visits = rng.poisson(1 + 4 * group).astype(float)
+    income = np.exp(group + 0.2 * rng.normal(size=200))
+    holes = rng.random((200, 4)) < 0.25
+    holes[:, 0] &= ~holes[:, 1:].all(1)
+    columns = {
+        "city": [None if h else c for c, h in zip(city, holes[:, 0], strict=True)],
+        "age": [None if h else c for c, h in zip(age, holes[:, 1], strict=True)],
+        "visits": [None if h else c for c, h in zip(visits, holes[:, 2], strict=True)],
+        "income": [None if h else c for c, h in zip(income, holes[:, 3], strict=True)],
+    }
+    return library.DataFrame(columns), city, holes
+
+
+LIKELIHOOD = {
+    "categorical": ["city"], "gaussian": ["age"], "poisson": ["visits"], "lognormal": ["income"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_tables(library):
+    table, city, holes = frame(library)
+    model = VAETransformer(2, likelihood=LIKELIHOOD, random_state=0).fit(table)
+    completed = model.impute(table)
+    assert list(completed.columns) == list(table.columns)
+    likeliest = np.array(completed["city"].to_list(), dtype=object)
+    assert (likeliest[~holes[:, 0]] == city[~holes[:, 0]]).all()
+    assert (likeliest[holes[:, 0]] == city[holes[:, 0]]).mean() > 0.8
+    income = np.array(completed["income"].to_list(), dtype=float)
+    assert (income > 0).all()
+    (drawn,) = model.sample_missing(table, random_state=0)
+    visits = np.array(drawn["visits"].to_list(), dtype=float)
+    np.testing.assert_array_equal(visits, np.rint(visits))
+    assert np.isfinite(model.score(table))
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_a_missing_cell_has_no_density(library):
+    """The score of a table is that of its columns that are there, whatever their family."""
+    table, *_ = frame(library)
+    model = VAETransformer(2, likelihood=LIKELIHOOD, random_state=0).fit(table)
+    names = list(table.columns)
+    rows = {name: [None] * 3 for name in names}
+    nothing = (
+        pd.DataFrame(rows, dtype=object)
+        if library is pd
+        else pl.DataFrame(
+            rows,
+            schema=dict(zip(names, [pl.String, pl.Float64, pl.Float64, pl.Float64], strict=True)),
+        )
+    )
+    np.testing.assert_allclose(model.score_samples(nothing, n_draws=4096), 0, atol=0.02)
+    two = nothing.assign(age=30.0) if library is pd else nothing.with_columns(age=pl.lit(30.0))
+    marginal = model.sample(20_000, random_state=0)["age"].to_numpy()
+    density = stats.gaussian_kde(marginal)(30.0)
+    assert model.score_samples(two, n_draws=4096)[0] == pytest.approx(np.log(density)[0], abs=0.2)
+
+
+@pytest.mark.parametrize("condition", ["given", "integrated out", "in columns"])
+def test_conditional(condition):
+    y = np.arange(300) % 2
+    table = GIVEN + 5 * y[:, None]
+    if condition == "in columns":
+        table = np.column_stack([table, y])
+        model = ConditionalVAE(condition_columns=[D], **SMALL).fit(table)
+    else:
+        model = ConditionalVAE(**SMALL).fit(table, y)
+    given = {"condition": y} if condition == "given" else {}
+    completed = model.impute(table, **given)
+    assert completed.shape == table.shape
+    there = ~np.isnan(table)
+    np.testing.assert_array_equal(completed[there], table[there])
+    copies = model.sample_missing(table, 2, random_state=0, **given)
+    assert len(copies) == 2
+    assert np.isfinite(copies).all()
+    assert (copies[0] != copies[1]).any()
+    if condition != "in columns":
+        # Of the row of which nothing is known the label tells the level.
+        low = model.impute(table[[1]], condition=[0]).mean()
+        assert model.impute(table[[1]], condition=[1]).mean() > low + 3
+
+
+# ------------------------------------------------------------------------------ errors
+
+
+def test_a_column_of_which_nothing_is_known():
+    table = GIVEN.copy()
+    table[:, 2] = np.nan
+    with pytest.raises(ValueError, match=r"X\[:, 2\] is missing in every row"):
+        VAETransformer(**SMALL).fit(table)
+    named = pd.DataFrame(table, columns=list("abcdef"))
+    with pytest.raises(ValueError, match=r"column 'c'.* is missing in every row"):
+        VAETransformer(**SMALL).fit(named)
+    with pytest.raises(ValueError, match=r"column 'c'.* is missing in every row"):
+        VAETransformer(likelihood="auto", **SMALL).fit(named)
+
+
+def test_values_outside_of_a_support_beside_holes():
+    table = np.where(HOLES, np.nan, RNG.poisson(3, size=X.shape) * 1.0)
+    assert np.isfinite(VAETransformer(likelihood="poisson", **SMALL).fit(table).score(table))
+    table[0, 1] = 1.5
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is 1.5"):
+        VAETransformer(likelihood="poisson", **SMALL).fit(table)
+
+
+# ---------------------------------------------------------------------------- VAEImputer
+
+IMPUTER = VAEImputer(VAETransformer(**SMALL), random_state=0)
+
+
+def test_imputer_completes_as_its_model_does():
+    imputer = VAEImputer(VAETransformer(**SMALL), random_state=0).fit(GIVEN)
+    expected = VAETransformer(**SMALL).fit(GIVEN).impute(GIVEN)
+    np.testing.assert_array_equal(imputer.transform(GIVEN), expected)
+    drawn = VAEImputer(VAETransformer(**SMALL), sample_posterior=True, random_state=0).fit(GIVEN)
+    again = drawn.transform(GIVEN)
+    assert (again[HOLES] != expected[HOLES]).all()
+    np.testing.assert_array_equal(again, drawn.transform(GIVEN))
+
+
+def test_imputer_default_serves():
+    def error(imputer):
+        return np.mean(((imputer.fit_transform(GIVEN) - X) / X.std(0))[HOLES] ** 2)
+
+    assert error(VAEImputer(random_state=0)) < 0.6 * error(SimpleImputer())
+
+
+def test_indicator_and_names():
+    table = pd.DataFrame(np.where(HOLES & (np.arange(D) != 3), np.nan, X), columns=list("abcdef"))
+    imputer = VAEImputer(VAETransformer(**SMALL), add_indicator=True).set_output(transform="pandas")
+    completed = imputer.fit_transform(table)
+    added = [f"missingindicator_{name}" for name in "abcef"]
+    assert list(completed.columns) == [*"abcdef", *added]
+    np.testing.assert_array_equal(completed[added], table[list("abcef")].isna())
+    plain = VAEImputer(VAETransformer(**SMALL), add_indicator=True).fit(table.to_numpy())
+    assert plain.transform(table.to_numpy()).shape == (300, 11)
+    assert list(plain.get_feature_names_out())[-1] == "missingindicator_x5"
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_imputer_of_tables(library):
+    table, *_ = frame(library)
+    model = VAETransformer(2, likelihood=LIKELIHOOD, max_iter=20, random_state=0)
+    completed = VAEImputer(model, add_indicator=True).fit_transform(table)
+    assert list(completed.columns) == [
+        *table.columns, *(f"missingindicator_{name}" for name in table.columns)
+    ]  # fmt: skip
+    assert completed["city"].to_list().count(None) == 0
+
+
+def test_in_a_pipeline_and_a_search():
+    y = X[:, 0] > X[:, 0].mean()
+    pipe = make_pipeline(IMPUTER, LogisticRegression())
+    grid = {"vaeimputer__estimator__n_components": [1, 2]}
+    ours = GridSearchCV(pipe, grid, cv=3).fit(GIVEN, y)
+    theirs = model_selection.GridSearchCV(pipe, grid, cv=3).fit(GIVEN, y)
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=0.02
+    )
+    assert ours.training_time_ > 0
