@@ -185,7 +185,7 @@ class ConditionalVAE(BaseVAE):
         Raises
         ------
         ValueError
-            For NaN or infinite values in X or the condition, no condition at all or two,
+            For infinite values in X, NaN in the condition, no condition at all or two,
             values outside of the likelihood's support and parameters out of range.
         """
         return self._fit_given(X, y, condition, is_partial=False)
@@ -289,8 +289,8 @@ class ConditionalVAE(BaseVAE):
         """X with its missing cells filled: E[x|what is observed], the likeliest category.
 
         By self-normalised importance sampling: draws z of q(z|x), weighted by
-        p(x|z) p(z) / q(z|x) of the observed cells alone [5]_. The error falls with the
-        square root of `n_draws`.
+        p(x|z) p(z) / q(z|x) of the observed cells alone (Mattei & Frellsen, MIWAE, 2019).
+        The error falls with the square root of `n_draws`.
 
         Parameters
         ----------

@@ -168,4 +168,6 @@ REFERENCES = """\
     .. [3] G. Tucker, D. Lawson, S. Gu and C. J. Maddison, "Doubly Reparameterized
        Gradient Estimators for Monte Carlo Objectives", ICLR 2019.
     .. [4] M. E. Tipping and C. M. Bishop, "Probabilistic Principal Component Analysis",
-       JRSS B, 1999."""
+       JRSS B, 1999.
+    .. [5] P.-A. Mattei and J. Frellsen, "MIWAE: Deep Generative Modelling and Imputation of
+       Incomplete Data Sets", ICML 2019."""

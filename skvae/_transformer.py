@@ -75,8 +75,8 @@ class VAETransformer(BaseVAE):
         Raises
         ------
         ValueError
-            For NaN or infinite values, values outside of the likelihood's support, and
-            parameters outside of their range.
+            For infinite values, a column of which no cell is known, values outside of the
+            likelihood's support, and parameters outside of their range.
         """
         X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
         self._fit(X, None, None, like=X, table=table)
@@ -152,8 +152,8 @@ class VAETransformer(BaseVAE):
         """X with its missing cells filled: E[x|what is observed], the likeliest category.
 
         By self-normalised importance sampling: draws z of q(z|x), weighted by
-        p(x|z) p(z) / q(z|x) of the observed cells alone [5]_. The error falls with the
-        square root of `n_draws`.
+        p(x|z) p(z) / q(z|x) of the observed cells alone (Mattei & Frellsen, MIWAE, 2019).
+        The error falls with the square root of `n_draws`.
 
         Parameters
         ----------
