@@ -35,6 +35,7 @@ from skvae import _inference as inference
 from skvae._bounds import gaussian_kl
 from skvae._columns import Columns, Encoded
 from skvae._conditions import Conditions, Number
+from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
 from skvae._fitting import Job, Request, fit_together
@@ -44,6 +45,7 @@ from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
 from skvae._run import Run
 from skvae._sklearn import (
+    CallbackSupportMixin,
     Interval,
     StrOptions,
     check_feature_names,
@@ -56,7 +58,7 @@ from skvae._sklearn import (
 )
 from skvae._support import check_support
 from skvae._tables import Table
-from skvae._training import Trained, Watch
+from skvae._training import Trained, Training, Watch
 from skvae._vae import (
     VAE,
     Architecture,
@@ -101,7 +103,9 @@ class BoundTerms(NamedTuple):
     kl: Any
 
 
-class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseVAE(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """What the two estimators share. A condition is a pair of arrays or nothing.
 
     Inside, rows come with ``c``: ``(N, C)`` condition columns if a condition is given
@@ -199,18 +203,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         like: Any,
         is_partial: bool = False,
         table: Table | None = None,
+        source: str = "",
+        given: tuple[Any, Any] | None = None,
     ) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
         ``like`` is an array of the namespace that the fitted attributes belong to, ``table``
-        says how X was read.
+        says how X was read, ``source`` where the condition was. Callbacks are told of X and y
+        as they were given.
         """
-        request = Request(self, X, values, kinds, like, is_partial, table)
-        desk = vars(self).pop("_desk", None)
+        request = Request(self, X, values, kinds, like, is_partial, table, source)
+        desk, context = vars(self).pop("_desk", None), None
+        if given is not None:
+            context = self._init_callback_context(max_subtasks=self.max_iter)
+            context.call_on_fit_task_begin(estimator=self, X=given[0], y=given[1])
         outcome = desk.answer(request) if desk is not None and not is_partial else None
         if outcome is None:
-            report = self._print if self.verbose else None
-            [outcome] = fit_together([request], report=report)
+            [outcome] = fit_together([request], report=Epochs(self, context, *(given or (X, None))))
         else:
             vars(self).update(fitted_attributes(outcome.estimator))
         if outcome.error is not None:
@@ -219,6 +228,19 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             _warn_of_convergence(message)
         if outcome.interrupt is not None:
             raise outcome.interrupt
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
+            )
+
+    def _attributes_by_now(self, job: Job, training: Training) -> dict[str, Any]:
+        """What a fit would leave behind if it ended here."""
+        stopped = copy.copy(self)
+        stopped._conclude(job, training.results(), None)
+        return fitted_attributes(stopped)
+
+    def _set_condition(self, source: str) -> None:
+        """What a fit leaves behind of where its condition came from, if it had one."""
 
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
@@ -322,6 +344,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             job.request.table,
         )
         self._set_fitted(fitted, best, kl, job)
+        self._set_condition(job.request.source)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
@@ -429,24 +452,6 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         preferred, rest = runs[: self.n_init], runs[self.n_init :]
         best = max(run.bound for run in preferred)
         return bool(rest) and rest[0].has_validation and best > rest[0].start_bound
-
-    def _print(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
-        """A lone fit's progress."""
-        log_jacobian = jobs[0].columns.mean_log_jacobian(jobs[0].x)
-        watch = max(watches, key=lambda w: w.bound)
-        running = [w for w in watches if not w.is_finished] or watches
-        n_rounds = max(len(w.training_bounds) for w in watches)
-        if not n_rounds:
-            return
-        every = max(1, 10 // int(self.verbose)) if self.verbose is not True else 10
-        if n_rounds % every and any(not w.is_finished for w in watches):
-            return
-        name = "validation" if watch.has_validation else "training"
-        print(
-            f"[{type(self).__name__}] epoch {n_rounds}/{self.max_iter}: "
-            f"best {name} bound {watch.bound + log_jacobian:.3f} nats, "
-            f"{len(running)} of {len(watches)} starts running"
-        )
 
     def _set_fitted(self, fitted: Fitted, best: Trained, kl: Tensor, job: Job) -> None:
         """Attributes from what was trained."""
@@ -982,7 +987,7 @@ def _completed(x: Tensor, other: Tensor) -> Tensor:
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
     """What `_conclude` has set."""
-    names = ("_fitted", "_version", "_n_features_out")
+    names = ("_fitted", "_version", "_n_features_out", "_source")
     return {
         name: value
         for name, value in vars(estimator).items()

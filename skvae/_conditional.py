@@ -28,6 +28,7 @@ from skvae._sklearn import (
     from_tensor,
     to_numpy,
     to_tensor,
+    with_callbacks,
 )
 from skvae._tables import Table
 
@@ -163,6 +164,7 @@ class ConditionalVAE(BaseVAE):
         )
         self.condition_columns = condition_columns
 
+    @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
         """Train the model on X given its condition.
@@ -519,6 +521,7 @@ class ConditionalVAE(BaseVAE):
     # -------------------------------------------------------- where the condition is
 
     def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> ConditionalVAE:
+        given = X, y
         goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
         X, in_columns, table = self._split_columns(X, reset=not goes_on)
         n_rows = X.shape[0]
@@ -542,13 +545,16 @@ class ConditionalVAE(BaseVAE):
                 "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
                 "condition_columns of X. Without any condition, use VAETransformer."
             )
-        try:
-            self._fit(X, values, kinds, like=X, is_partial=is_partial, table=table)
-        except KeyboardInterrupt:
-            if hasattr(self, "_fitted"):
-                self._set_condition(source)
-            raise
-        self._set_condition(source)
+        self._fit(
+            X,
+            values,
+            kinds,
+            like=X,
+            is_partial=is_partial,
+            table=table,
+            source=source,
+            given=None if is_partial else given,
+        )
         return self
 
     def _set_condition(self, source: str) -> None:

@@ -48,6 +48,7 @@ class Request(NamedTuple):
     like: Any  # an array of the namespace that the fitted attributes belong to
     is_partial: bool = False
     table: Any = None  # how X was read, or None
+    source: str = ""  # of the condition
     data: Hashable = None  # requests of equal data have equal values here, or None
 
 
@@ -78,7 +79,7 @@ class Outcome(NamedTuple):
     interrupt: KeyboardInterrupt | None = None
 
 
-Report = Callable[[Sequence[Job], Sequence[Watch]], None]
+Report = Callable[[Sequence[Job], Training], None]
 _T = TypeVar("_T")
 
 
@@ -94,8 +95,8 @@ def fit_together(
 
     ``max_bytes`` is what the models of a batch may take; of what is free, as many callers
     share a part.
-    ``report`` is called with the jobs of a batch and the watches of their runs, before its
-    first round and after every one; ``done`` with the number of fits that a batch has done.
+    ``report`` is called with the jobs of a batch and their training, before its first round
+    and after every one; ``done`` with the number of fits that a batch has done.
     An interrupted lone fit has an outcome; several are given up.
     """
     jobs: list[Job] = []
@@ -201,13 +202,13 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
         training = Training(runs, *tables)
         try:
             if how.report is not None:
-                how.report(jobs, training.watches)
+                how.report(jobs, training)
             for watches in training.rounds():
                 if how.stop.is_set():
                     raise KeyboardInterrupt
                 _give_up(jobs, watches)
                 if how.report is not None:
-                    how.report(jobs, watches)
+                    how.report(jobs, training)
         except KeyboardInterrupt as caught:
             if not how.is_lone:
                 raise

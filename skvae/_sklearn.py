@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import _fit_context as fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils._array_api import (
     _convert_to_numpy,
@@ -27,6 +28,7 @@ from torch import Tensor
 
 __all__ = [
     "BaseSearchCV",
+    "CallbackSupportMixin",
     "HasMethods",
     "Interval",
     "StrOptions",
@@ -41,6 +43,7 @@ __all__ = [
     "from_tensor",
     "to_numpy",
     "to_tensor",
+    "with_callbacks",
 ]
 
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
-from skvae._sklearn import fit_context, to_tensor
+from skvae._sklearn import fit_context, to_tensor, with_callbacks
 
 
 class VAETransformer(BaseVAE):
@@ -57,6 +57,7 @@ class VAETransformer(BaseVAE):
     True
     """
 
+    @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> VAETransformer:
         """Train the model on X.
@@ -78,8 +79,9 @@ class VAETransformer(BaseVAE):
             For infinite values, a column of which no cell is known, values outside of the
             likelihood's support, and parameters outside of their range.
         """
+        given = X, y
         X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
-        self._fit(X, None, None, like=X, table=table)
+        self._fit(X, None, None, like=X, table=table, given=given)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)

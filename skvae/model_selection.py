@@ -28,7 +28,7 @@ from skvae._base import BaseVAE
 from skvae._desk import Collection, Desk, Dispenser
 from skvae._fitting import Job, Outcome, Request, fit_together
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv
-from skvae._training import Watch
+from skvae._training import Training
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
 
@@ -505,7 +505,8 @@ class _Teller:
         self._name = name
         self._begun: dict[int, float] = {}
 
-    def __call__(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
+    def __call__(self, jobs: Sequence[Job], training: Training) -> None:
+        watches = training.watches
         if id(jobs) not in self._begun:
             self._begun[id(jobs)] = time.perf_counter()
             print(

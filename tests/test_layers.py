@@ -35,6 +35,7 @@ LAYERS = {
     "_version": 3,
     "_fitted": 3,
     "_fitting": 3,
+    "_epochs": 3,
     "_desk": 3,
     "_base": 3,
     "_transformer": 3,

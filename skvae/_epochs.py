@@ -1,0 +1,58 @@
+"""Epochs of a lone fit: printed, and told to scikit-learn's callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skvae._fitting import Job
+from skvae._training import Training
+
+
+class Epochs:
+    """What a fit reports to, round by round.
+
+    ``context`` is scikit-learn's of the fit, X and y are what the user gave.
+    """
+
+    def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
+        self._estimator, self._context, self._data = estimator, context, {"X": X, "y": y}
+        self._n_epochs = 0
+
+    def __call__(self, jobs: Sequence[Job], training: Training) -> None:
+        n_epochs = max(len(watch.training_bounds) for watch in training.watches)
+        if n_epochs == self._n_epochs:  # before the first, or another start went on alone
+            return
+        self._n_epochs = n_epochs
+        if self._context is not None and self._is_enough(jobs[0], training):
+            for watch in training.watches:
+                watch.is_finished = True
+        if self._estimator.verbose:
+            self._print(jobs[0], training)
+
+    def _is_enough(self, job: Job, training: Training) -> bool:
+        """Whether a callback that was told of the epoch wants no more of them."""
+        task = self._context.subcontext(task_name="epoch")
+        task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+        stop = task.call_on_fit_task_end(
+            estimator=self._estimator,
+            reconstruction_attributes=lambda: self._estimator._attributes_by_now(job, training),
+            **self._data,
+        )
+        return bool(stop)
+
+    def _print(self, job: Job, training: Training) -> None:
+        """A line every ten epochs, or with ``verbose`` of more than 1 more often."""
+        name, verbose = type(self._estimator).__name__, self._estimator.verbose
+        watches = training.watches
+        every = max(1, 10 // int(verbose)) if verbose is not True else 10
+        running = [watch for watch in watches if not watch.is_finished]
+        if self._n_epochs % every and running:
+            return
+        best = max(watches, key=lambda watch: watch.bound)
+        bound = best.bound + job.columns.mean_log_jacobian(job.x)
+        kind = "validation" if best.has_validation else "training"
+        print(
+            f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}: best {kind} bound "
+            f"{bound:.3f} nats, {len(running or watches)} of {len(watches)} starts running"
+        )
