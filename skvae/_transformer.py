@@ -134,19 +134,34 @@ class VAETransformer(BaseVAE):
         X = self._validate(X, reset=False, method="transform")
         return self._posterior_of(X, None)
 
-    def inverse_transform(self, Z: Any) -> Any:
-        """E[x|z] in the units of X.
+    def inverse_transform(
+        self,
+        Z: Any,
+        *,
+        mean: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """E[x|z] in the units of X, or a draw from p(x|z).
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+        mean : bool, default=True
+            False draws x from p(x|z), noise included, in place of E[x|z].
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None uses the estimator's own.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
+            In the dtype of Z.
         """
         check_is_fitted(self)
-        return self._output(self._decode(self._check_components(Z), None), Z)
+        z = self._check_components(Z)
+        if mean:
+            return self._output(self._decode(z, None), Z)
+        x, _ = self._draw(z, None, mean, self._generator(random_state))
+        return self._output(x, Z)
 
     def sample(
         self,
