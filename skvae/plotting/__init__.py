@@ -7,9 +7,17 @@ is imported only then: ``pip install 'skvae[plot]'``.
 from skvae.plotting._components import ComponentDisplay
 from skvae.plotting._latent_space import LatentSpaceDisplay
 from skvae.plotting._loss_curve import LossCurveDisplay
+from skvae.plotting._manifold import ManifoldDisplay
+from skvae.plotting._reconstruction import ReconstructionDisplay
+from skvae.plotting._samples import SampleDisplay
+from skvae.plotting._traversal import TraversalDisplay
 
 __all__ = [
     "ComponentDisplay",
     "LatentSpaceDisplay",
     "LossCurveDisplay",
+    "ManifoldDisplay",
+    "ReconstructionDisplay",
+    "SampleDisplay",
+    "TraversalDisplay",
 ]
