@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral, Real
@@ -35,8 +35,10 @@ from skvae import _inference as inference
 from skvae._bounds import gaussian_kl
 from skvae._columns import Columns, Encoded
 from skvae._conditions import Conditions, Number
+from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
 from skvae._fitting import Job, Request, fit_together
+from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
@@ -44,13 +46,18 @@ from skvae._run import Run
 from skvae._sklearn import (
     Interval,
     StrOptions,
+    check_feature_names,
+    check_n_features,
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    to_numpy,
     to_tensor,
 )
+from skvae._support import check_support
+from skvae._tables import Table
 from skvae._training import Trained, Watch
-from skvae._vae import VAE, Architecture, from_state
+from skvae._vae import VAE, Architecture, explained, from_state, seen
 from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
@@ -58,6 +65,9 @@ ACTIVE_NATS = 0.01
 
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
+
+# The least variance, of standardised columns, of a factor analysis of what is not gaussian.
+_LEAST_LEFT = 1e-2
 
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
@@ -92,7 +102,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -123,7 +133,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         n_components: int = 8,
         *,
-        likelihood: str = "gaussian",
+        likelihood: Any = "gaussian",
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -172,12 +182,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ fitting
 
-    def _fit(self, X: Any, values: Any, kinds: Any, *, like: Any, is_partial: bool = False) -> None:
+    def _fit(
+        self,
+        X: Any,
+        values: Any,
+        kinds: Any,
+        *,
+        like: Any,
+        is_partial: bool = False,
+        table: Table | None = None,
+    ) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
-        ``like`` is an array of the namespace that the fitted attributes belong to.
+        ``like`` is an array of the namespace that the fitted attributes belong to, ``table``
+        says how X was read.
         """
-        request = Request(self, X, values, kinds, like, is_partial)
+        request = Request(self, X, values, kinds, like, is_partial, table)
         desk = vars(self).pop("_desk", None)
         outcome = desk.answer(request) if desk is not None and not is_partial else None
         if outcome is None:
@@ -194,22 +214,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
-        x, is_partial = to_tensor(request.X), request.is_partial
-        family = LIKELIHOODS[self.likelihood]
-        self._check_support(x, family)
+        x, is_partial, table = to_tensor(request.X), request.is_partial, request.table
+        families = [self.likelihood] * x.shape[1] if table is None else table.families
+        check_support(x, families, self._place)
         random = check_random_state(self.random_state)
-        design = self._design()
+        design = self._design(families)
         previous = self._previous(design, is_partial)
         dtype = str(x.dtype).removeprefix("torch.")
         device = _device(self.device, x)
-        place = (request.data, family.standardised, device)
+        place = (request.data, tuple(families), device)
         if request.data is not None and previous is None and place in tables:
             columns, conditions, x, c = tables[place]
         else:
-            columns, conditions, x, c = self._encode(request, x, family, device, previous)
+            columns, conditions, x, c = self._encode(request, x, families, device, previous)
             tables[place] = columns, conditions, x, c
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
-        run = self._run(x, c, design, rows, validation_rows, is_partial)
+        run = self._run(x, c, columns, design, rows, validation_rows, is_partial)
         n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
         seeds = [(0 if previous else _integer(random), _integer(random)) for _ in range(n_models)]
         return Job(
@@ -231,13 +251,14 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         request: Request,
         x: Tensor,
-        family: type[Likelihood],
+        families: Sequence[str],
         device: torch.device,
         previous: Fitted | None,
     ) -> tuple[Columns, Conditions, Tensor, Tensor]:
         values, kinds = request.values, request.kinds
         if previous is None:
-            columns = Columns.of(x, standardised=family.standardised)
+            sizes = None if request.table is None else request.table.sizes
+            columns = Columns.of(x, families, sizes)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
@@ -272,15 +293,22 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             order = kl.argsort(descending=True, stable=True)
             best, kl = best.reorder(order), kl[order]
         fitted = Fitted(
-            best.model, job.columns, job.conditions, best.optimizer, job.dtype, job.design
+            best.model,
+            job.columns,
+            job.conditions,
+            best.optimizer,
+            job.dtype,
+            job.design,
+            job.request.table,
         )
-        self._set_fitted(fitted, best, kl, x, c, job.request.like)
+        self._set_fitted(fitted, best, kl, job)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
         self,
         x: Tensor,
         c: Tensor,
+        columns: Columns,
         design: dict[str, Any],
         rows: Tensor,
         validation_rows: Tensor,
@@ -288,14 +316,15 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> Run:
         """What the parameters ask for, but for the weights to start from and the seed."""
         architecture = Architecture(
-            n_features=x.shape[1],
+            n_features=columns.n_features,
             n_components=design["n_components"],
             n_conditions=c.shape[1],
             hidden_layer_sizes=design["hidden_layer_sizes"],
             activation=design["activation"],
-            likelihood=design["likelihood"],
+            likelihood=columns.likelihood,
             noise=design["noise_variance"],
         )
+        bits = x[:, architecture.bits]
         return Run(
             model=VAE(architecture, device="meta"),  # for its sizes; each start has its own
             rows=rows,
@@ -312,17 +341,20 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             max_iter=1 if is_partial else int(self.max_iter),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            binarise=LIKELIHOODS[self.likelihood].is_bits and bool(((x > 0) & (x < 1)).any()),
+            binarise=bool(((bits > 0) & (bits < 1)).any()),
         )
 
     def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
         """Of the starts, those preferred first."""
-        # The linear start of a likelihood without dispersion is its bias alone, and the
-        # random start has that as well. Without columns there is nothing to analyse.
-        if not architecture.n_dispersions or not architecture.n_features:
+        # Pixels that are bits have the best likelihood from the random start. Without columns
+        # there is nothing to analyse.
+        if architecture.likelihood == "bernoulli" or not architecture.n_features:
             return ("random",)
         if self.init != "both":
             return (self.init,)
+        # Factor analysis would explain categories by each other: their columns sum to one.
+        if not architecture.is_standardised:
+            return ("pca",)
         # With one variance for all columns, or a given one, both would be the same; and
         # factor analysis is the end of a linear model, not only its start.
         if architecture.noise not in ("feature", "decoder"):
@@ -335,22 +367,25 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self, architecture: Architecture, x: Tensor, c: Tensor, seeds: Sequence[int]
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
-        mean = x.mean(0)
+        is_standardised = architecture.is_standardised
+        values = explained(x, architecture)
+        mean = values.mean(0)
+        variance = None if is_standardised else (values - mean).square().mean(0)
         kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
         for kind, seed in zip(kinds, seeds, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed)
-            model = VAE(architecture, device=x.device).randomise(generator, mean)
+            model = VAE(architecture, device=x.device).randomise(generator, mean, variance)
             if kind != "random":
                 linear = linear_model(
-                    x,
+                    seen(x, architecture),
                     c,
                     architecture.n_components,
-                    architecture.noise,
+                    architecture.noise if is_standardised else "feature",
                     kind=kind,
-                    floor=2 * VARIANCE_FLOOR,
+                    floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
                     generator=generator,
                 )
-                model.linearise(linear)
+                model.linearise(linear, None if is_standardised else x)
             yield model
 
     def _best(self, results: Sequence[Trained]) -> Trained:
@@ -371,7 +406,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _print(self, jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
         """A lone fit's progress."""
-        log_jacobian = jobs[0].columns.log_jacobian
+        log_jacobian = jobs[0].columns.mean_log_jacobian(jobs[0].x)
         watch = max(watches, key=lambda w: w.bound)
         running = [w for w in watches if not w.is_finished] or watches
         n_rounds = max(len(w.training_bounds) for w in watches)
@@ -387,28 +422,30 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             f"{len(running)} of {len(watches)} starts running"
         )
 
-    def _set_fitted(
-        self, fitted: Fitted, best: Trained, kl: Tensor, x: Tensor, c: Tensor, like: Any
-    ) -> None:
-        """Attributes from what was trained; x (N, D') and c (N, C) are the training rows."""
-        model, log_jacobian = fitted.model, fitted.columns.log_jacobian
+    def _set_fitted(self, fitted: Fitted, best: Trained, kl: Tensor, job: Job) -> None:
+        """Attributes from what was trained."""
+        model, columns, like = fitted.model, fitted.columns, job.request.like
         dtype = _DTYPES[fitted.dtype]
+        x, c = job.x[job.rows], job.c[job.rows]
         self._fitted = fitted
         self._version = __version__
         self._n_features_out = model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(dtype), like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
-        if model.architecture.n_dispersions:
-            total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+        if model.architecture.likelihood != "bernoulli":
+            total = torch.zeros(columns.n_features, dtype=torch.float64, device=x.device)
             for some, given in zip(x.split(8192), c.split(8192), strict=True):
                 loc, _ = inference.posterior(model, some, given)
-                total += inference.decode(model, loc, given, _variance).double().sum(0)
-            variance = fitted.columns.decode_variance(total / len(x))
+                total += inference.decode(model, loc, given, columns.variance).double().sum(0)
+            variance = columns.decode_variance(total / len(x))
             self.noise_variance_ = from_tensor(variance.to(dtype), like)
         elif hasattr(self, "noise_variance_"):
             del self.noise_variance_
         self.n_iter_ = max(1, len(best.training_bounds))
+        log_jacobian = columns.mean_log_jacobian(x)
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
+        if best.has_validation:
+            log_jacobian = columns.mean_log_jacobian(job.x[job.validation_rows])
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
@@ -436,7 +473,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
             remedy = "raise max_iter"
-            if best.model.architecture.n_dispersions:
+            if best.model.architecture.likelihood != "bernoulli":
                 remedy += ", use init='factor_analysis' or noise_variance='feature'"
             yield (
                 f"all {self.n_components} components collapsed: none tells more than "
@@ -456,14 +493,10 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if design[name] != old
         ]
         if changed:
-            raise ValueError(
-                "warm_start and partial_fit go on with the model of the last fit, but "
-                f"{', '.join(changed)}. Put the parameters back, or start anew: fit with "
-                "warm_start=False."
-            )
+            raise _has_changed(changed)
         return previous
 
-    def _design(self) -> dict[str, Any]:
+    def _design(self, families: Sequence[str]) -> dict[str, Any]:
         """The parameters that make the shape of the model."""
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
@@ -473,28 +506,25 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
             )
         noise = self.noise_variance
-        if not LIKELIHOODS[self.likelihood].parameters[1:]:
+        used = [LIKELIHOODS[name] for name in set(families)]
+        if not any(family.parameters[1:] for family in used) or (
+            not isinstance(noise, str) and not any(family.is_scaled for family in used)
+        ):
             noise = "feature"  # there is no variance to speak of
         return {
             "n_components": int(self.n_components),
             "hidden_layer_sizes": tuple(int(size) for size in sizes),
             "activation": self.activation,
-            "likelihood": self.likelihood,
+            "likelihood": self.likelihood if isinstance(self.likelihood, str) else list(families),
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
 
-    def _check_support(self, x: Tensor, family: type[Likelihood]) -> None:
-        low, high = family.support
-        if math.isinf(low) and math.isinf(high):
-            return
-        least, most = x.aminmax()
-        if least < low or most > high:
-            row, column = (int(i) for i in ((x < low) | (x > high)).nonzero()[0])
-            raise ValueError(
-                f"likelihood={self.likelihood!r} needs values in {family.support}; X[{row}, "
-                f"{self._position_in_X(column)}] is {x[row, column].item():g}. Scale X to that "
-                "range (MinMaxScaler), or use likelihood='gaussian'."
-            )
+    def _place(self, row: int, column: int) -> str:
+        """What users call a cell of the columns that are modelled."""
+        position = self._position_in_X(column)
+        names = getattr(self, "feature_names_in_", None)
+        name = "" if names is None else f" (column {str(names[position])!r})"
+        return f"X[{row}, {position}]{name}"
 
     def _position_in_X(self, column: int) -> int:
         """Where a column that is modelled stands in the user's X."""
@@ -525,6 +555,62 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
+    def _is_plain(self, reset: bool) -> bool:
+        """Whether X is numbers of one likelihood, and is not read column by column."""
+        if reset:
+            return isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
+        return self._fitted.table is None
+
+    def _read(
+        self, X: Any, *, reset: bool, method: str = "", modelled: Sequence[int] | None = None
+    ) -> tuple[Any, Table | None]:
+        """X as a finite float array, and how it was read; None where it is plain.
+
+        ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
+        """
+        if self._is_plain(reset):
+            return self._validate(X, reset=reset, method=method), None
+        if modelled is None and is_numeric(X):
+            valid = self._validate(X, reset=reset, method=method)
+            table = self._table(X, reset, method, modelled)
+            if "categorical" in table.families:
+                valid = from_tensor(torch.from_numpy(table.encode(X)).to(to_tensor(valid)), valid)
+            return valid, table
+        if not hasattr(X, "columns"):
+            X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
+        check_names_differ(X)
+        check_feature_names(self, X, reset=reset)
+        check_n_features(self, X, reset=reset)
+        if not X.shape[0]:
+            raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
+        table = self._table(X, reset, method, modelled)
+        return self._checked(table.encode(X), reset=reset, method=method), table
+
+    def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
+        """Columns of X, the modelled ones, as a finite float array."""
+        X = check_array(
+            X,
+            dtype=float_dtypes(X),
+            estimator=self,
+            input_name="X",
+            ensure_min_samples=2 if reset else 1,
+        )
+        if not reset:
+            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
+        return X
+
+    def _table(self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None) -> Table:
+        """How to read X: as in the first fit, if there was one."""
+        if reset:
+            return Table.of(X, self.likelihood, modelled)
+        table = self._fitted.table
+        if not method and not isinstance(self.likelihood, str):
+            asked = families_of(self.likelihood, X, read_columns(X), modelled)
+            asked = [name for name in asked if name]
+            if asked != table.families:
+                raise _has_changed([f"likelihood was {table.families} and is {asked}"])
+        return table
+
     def _encode_condition(
         self, conditions: Conditions, values: Any, n_rows: int, like: Tensor
     ) -> Tensor:
@@ -544,7 +630,7 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_tensor(X)
-        self._check_support(x, LIKELIHOODS[fitted.model.architecture.likelihood])
+        check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         weight = model.encoder.linear.weight
         encoded = fitted.columns.encoded(x, weight.dtype, weight.device)
@@ -613,12 +699,13 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
         model, x, c = self._enter(X, values)
+        log_jacobian = self._fitted.columns.log_jacobian(x)
         if c is None:
             log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
         else:
             noise = _noise(model, n_draws)
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
-        return log_likelihood + self._fitted.columns.log_jacobian
+        return log_likelihood + log_jacobian.to(log_likelihood)
 
     def _scores(self, X: Any, values: Any, n_draws: int) -> inference.Scores:
         """Of every row; labels that are unknown take their likeliest values."""
@@ -628,24 +715,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
             c = self._combinations(likeliest, noise)
         found = inference.scores(model, x, c, noise)
-        return found._replace(
-            reconstruction=found.reconstruction + self._fitted.columns.log_jacobian
-        )
+        log_jacobian = self._fitted.columns.log_jacobian(x).to(found.reconstruction)
+        return found._replace(reconstruction=found.reconstruction + log_jacobian)
 
     def _decode(self, z: Tensor, values: Any) -> Tensor:
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        c = self._given(values, len(z), z)
+        columns, c = self._fitted.columns, self._given(values, len(z), z)
         if c is not None:
-            mean = inference.decode(model, z, c, _mean)
+            mean = inference.decode(model, z, c, columns.mean)
         else:
             prior = np.exp(self._fitted.conditions.log_prior).tolist()
             mean = sum(
-                share * inference.decode(model, z, self._combination(m, len(z), z), _mean)
+                share * inference.decode(model, z, self._combination(m, len(z), z), columns.mean)
                 for m, share in enumerate(prior)
             )
-        return self._fitted.columns.decode(mean, z.dtype)
+        return columns.decode(mean, z.dtype, is_mean=True)
 
     def _sample(
         self, n_samples: int, values: Any, mean: bool, random_state: Any
@@ -674,8 +760,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
-        x = inference.decode(model, z, c, _mean if mean else draw)
-        return fitted.columns.decode(x, z.dtype), drawn
+        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
+        return fitted.columns.decode(x, z.dtype, is_mean=mean), drawn
 
     def _generator(self, random_state: Any) -> torch.Generator:
         """By this seed, or where there is none by the estimator's own."""
@@ -724,6 +810,23 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _output(self, tensor: Tensor, like: Any) -> Any:
         return from_tensor(tensor, self._like(like))
+
+    def _rows(
+        self,
+        x: Tensor,
+        like: Any,
+        *,
+        is_mean: bool,
+        beside: Mapping[int, np.ndarray] | None = None,
+    ) -> Any:
+        """Rows like those of fit's X; ``beside`` are its columns that are not modelled."""
+        table = self._fitted.table
+        if table is None:
+            return self._output(x, like)
+        rows = table.decode(to_numpy(x), beside or {}, is_mean=is_mean)
+        if not isinstance(rows, np.ndarray) or rows.dtype == object:
+            return rows
+        return self._output(torch.from_numpy(rows), like)
 
     # ------------------------------------------------------------- keep and carry
 
@@ -779,6 +882,8 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        # Not `categorical`, which says of X that it has nothing but whole numbers.
+        tags.input_tags.string = not self._is_plain(reset=True)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -791,7 +896,9 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``encode(x, c)`` takes x ``(1, n_rows, n_columns)`` and c ``(1, n_rows,
         n_condition_columns)``, which has no columns without a condition; ``decode(z, c)``
         takes z ``(n_draws, 1, n_rows, n_components)``. The columns of x are standardised
-        for a gaussian likelihood; those that were constant in fit are left out.
+        for a gaussian likelihood; those that were constant in fit are left out. With several
+        likelihoods counts stand first, categories last, a column for each, and then the
+        logarithms of the counts once more.
 
         Returns
         -------
@@ -802,12 +909,11 @@ class BaseVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return copy.deepcopy(self._fitted.model)
 
 
-def _mean(p: Likelihood) -> Tensor:
-    return p.mean
-
-
-def _variance(p: Likelihood) -> Tensor:
-    return p.variance
+def _has_changed(changes: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"warm_start and partial_fit go on with the model of the last fit, but "
+        f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
+    )
 
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:

@@ -1,15 +1,24 @@
 """X in the user's units <-> the columns of the model, and what that does to a density.
 
-Axes: ``N`` rows; ``D`` columns of X, of which the model sees those that vary, ``D'``.
+A row of the model has counts first, then other numbers, then categories, a column of 0 and 1
+for each; and at the end the logarithms of the counts, which only the encoder sees.
+
+Axes: ``N`` rows; ``D`` columns of X; ``D'`` columns that the likelihood explains, of which
+``E`` are counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from skvae._joint import Parts
+from skvae._likelihoods import LIKELIHOODS, Likelihood
 
 # Rows converted at once: float64 copies stay small beside X.
 _CHUNK = 8192
@@ -21,14 +30,17 @@ _SAFE_IN_FLOAT32 = 1e15
 # A column whose range is this many roundings of its largest value is a constant.
 _N_ROUNDINGS = 8
 
+_ORDER = ("count", "standardised", "log", "plain", "category")
+_MEASURES: dict[str, Callable[[Tensor], Tensor]] = {"log": torch.log, "count": torch.log1p}
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of X (N, D) as the model sees them, (n, D'), made when they are asked for."""
+    """Rows of X (N, D) as the model sees them, (n, D' + E), made when they are asked for."""
 
     x: Tensor
     standardise: Callable[[Tensor], Tensor]
-    varies: Tensor | None  # (D,) bool; None where all columns do
+    choose: Callable[[Tensor, Tensor], Tensor]
     dtype: torch.dtype
     device: torch.device
 
@@ -36,83 +48,234 @@ class Encoded:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        standardised = self.standardise(self.x[rows])
-        if self.varies is not None:
-            standardised = standardised[:, self.varies]
-        return standardised.to(self.device, self.dtype)
+        some = self.x[rows]
+        return self.choose(some, self.standardise(some)).to(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Shift and scale of the columns that vary; the value of those that do not."""
+    """Of every column of X its likelihood, and shift and scale; a constant one's value.
+
+    Shift and scale are those of the column's logarithm where it is positive by its likelihood,
+    and of log(1 + x) where it is a count.
+    """
 
     shift: Tensor  # (D,) float64, on the CPU; a constant column's value
     scale: Tensor  # (D,) float64; 1 for a constant column
     varies: Tensor  # (D,) bool
+    families: tuple[str, ...]  # (D,)
+    sizes: tuple[int, ...]  # (D,) categories; 1 for numbers
 
     @classmethod
-    def of(cls, x: Tensor, *, standardised: bool) -> Columns:
-        """Moments of x (N, D), in float64 about the middle of each column's range."""
-        low, high = x.amin(0).double(), x.amax(0).double()
+    def of(cls, x: Tensor, families: Sequence[str], sizes: Sequence[int] | None = None) -> Columns:
+        """Moments of x (N, D), in float64 about the middle of each column's range.
+
+        A category is the number of it, from 0; ``sizes`` says how many there are.
+        """
+        readings = [LIKELIHOODS[name].reading for name in families]
+        lowest, highest = x.amin(0).double(), x.amax(0).double()
+        low, high = _measured(torch.stack((lowest, highest)), readings)
         middle = low / 2 + high / 2
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
         mean, square = torch.zeros_like(middle), torch.zeros_like(middle)
         for rows in x.split(_CHUNK):
             # In units of the range, so that no square over- or underflows.
-            mean += ((rows.double() - middle) / span).sum(0) / len(x)
+            mean += ((_measured(rows.double(), readings) - middle) / span).sum(0) / len(x)
         for rows in x.split(_CHUNK):
-            square += ((rows.double() - middle) / span - mean).square().sum(0) / len(x)
-        largest = torch.maximum(low.abs(), high.abs())
-        varies = high - low > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
-        scale = span * square.sqrt()
-        shift = middle + mean * span
-        if not standardised:
-            shift, scale = torch.zeros_like(shift), torch.ones_like(scale)
+            deviation = (_measured(rows.double(), readings) - middle) / span - mean
+            square += deviation.square().sum(0) / len(x)
+        largest = torch.maximum(lowest.abs(), highest.abs())
+        varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
+        sizes = tuple(sizes or [1] * len(families))
+        varies |= torch.tensor(sizes, device=x.device) > 1
+        is_scaled = _where(readings, "standardised", "log", "count").to(x.device) & varies
+        constant = torch.where(varies, 0.0, x[0].double())
         return cls(
-            torch.where(varies, shift, x[0].double()).cpu(),
-            torch.where(varies, scale, 1.0).cpu(),
+            torch.where(is_scaled, middle + mean * span, constant).cpu(),
+            torch.where(is_scaled, span * square.sqrt(), 1.0).cpu(),
             varies.cpu(),
+            tuple(families),
+            sizes,
         )
 
+    @cached_property
+    def likelihood(self) -> str | Parts:
+        """What an ``Architecture`` takes: one name, or the families from left to right."""
+        names = dict.fromkeys(self.families[i] for i in self._order)
+        if len(names) < 2 and not self._at("category"):
+            name = next(iter(names or self.families))
+            return "gaussian" if name == "categorical" else name  # of no columns at all
+        sizes = [(self.families[i], self.sizes[i]) for i in self._order]
+        return tuple((name, tuple(n for other, n in sizes if other == name)) for name in names)
+
+    @cached_property
+    def _readings(self) -> list[str]:
+        return [LIKELIHOODS[name].reading for name in self.families]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The columns that vary as the model has them, those of a family side by side."""
+        place = {name: i for i, name in enumerate(LIKELIHOODS)}
+
+        def key(i: int) -> tuple[int, int]:
+            return _ORDER.index(self._readings[i]), place.get(self.families[i], 0)
+
+        return sorted(self.varies.nonzero()[:, 0].tolist(), key=key)
+
+    def _at(self, *readings: str) -> list[int]:
+        """The columns that are read so, in the model's order."""
+        return [i for i in self._order if self._readings[i] in readings]
+
     @property
-    def log_jacobian(self) -> float:
-        """log |d(model's columns) / dX|: what turns the model's density into one of X."""
-        return -self.scale.log().sum().item()
+    def _is_all(self) -> bool:
+        """Whether the model sees all columns, each as one, in their own order."""
+        return self._at("standardised", "plain") == list(range(len(self.families)))
+
+    @property
+    def n_features(self) -> int:
+        """D', the columns that the likelihood explains."""
+        return sum(self.sizes[i] for i in self._order)
+
+    def log_jacobian(self, encoded: Tensor | Encoded) -> Tensor:
+        """log |d(model's columns) / dX|: what turns the model's density into one of X.
+
+        Of rows of the model, (N,) in float64.
+        """
+        return self._scale_of_all() - self._logarithms(encoded)
+
+    def mean_log_jacobian(self, encoded: Tensor) -> float:
+        """The same averaged over rows."""
+        return self._scale_of_all() - self._logarithms(encoded).mean().item()
+
+    def _scale_of_all(self) -> float:
+        is_raw = _where(self._readings, "count")  # the scale is that of its logarithm
+        return -torch.where(is_raw, 1.0, self.scale).log().sum().item()
+
+    def _logarithms(self, encoded: Tensor | Encoded) -> Tensor:
+        """The sum of log x over the columns of logarithms, (N,)."""
+        places, shift, scale = self._logs(encoded)
+        if not places:
+            return torch.zeros(len(encoded), dtype=torch.float64, device=encoded.device)
+        parts = (encoded[start : start + _CHUNK] for start in range(0, len(encoded), _CHUNK))
+        return torch.cat([(shift + part[:, places].double() * scale).sum(1) for part in parts])
+
+    def _logs(self, like: Tensor | Encoded) -> tuple[list[int], Tensor, Tensor]:
+        """Where the model has logarithms, and their shifts and scales."""
+        found = self._at("log")
+        first = len(self._at("count", "standardised"))
+        places = list(range(first, first + len(found)))
+        return places, self.shift[found].to(like.device), self.scale[found].to(like.device)
 
     def encode(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(N, D) -> (N, D'): subtract as in float64, round last."""
+        """(N, D) -> (N, D' + E): subtract as in float64, round last."""
         rows = self.encoded(x, dtype, device)
-        whole = torch.empty(len(x), int(self.varies.sum()), dtype=dtype, device=device)
+        width = self.n_features + len(self._at("count"))
+        whole = torch.empty(len(x), width, dtype=dtype, device=device)
         for start in range(0, len(x), _CHUNK):
             whole[start : start + _CHUNK] = rows[start : start + _CHUNK]
         return whole
 
     def encoded(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> Encoded:
         """The same for the rows that are asked for: no second X in memory."""
-        varies = None if bool(self.varies.all()) else self.varies.to(x.device)
-        return Encoded(x, self._standardiser(x), varies, dtype, device)
+        return Encoded(x, self._standardiser(x), self._chooser(), dtype, device)
 
     def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
         largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
-        if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32:
-            return lambda rows: (rows - shift).div_(scale)
+        is_measured = any(reading in _MEASURES for reading in self._readings)
+        if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32 or is_measured:
+            return lambda rows: (_measured(rows.double(), self._readings) - shift).div_(scale)
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
         high = shift.float()
         low, factor = (shift - high).float(), (1 / scale).float()
         return lambda rows: (rows - high).sub_(low).mul_(factor)
 
-    def decode(self, encoded: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, D') -> (N, D) in the units of X; constants are put back."""
-        varies, shift, scale = (t.to(encoded.device) for t in (self.varies, self.shift, self.scale))
+    def _chooser(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """From rows of X, and the same standardised, to rows of the model."""
+        if self._is_all:
+            return lambda rows, standardised: standardised
+        counts, numbers = self._at("count"), self._at("standardised", "log", "plain")
+        categories = self._at("category")
+
+        def choose(rows: Tensor, standardised: Tensor) -> Tensor:
+            codes = rows[:, categories].long().T
+            pairs = zip(codes, (self.sizes[i] for i in categories), strict=True)
+            one_hot = [functional.one_hot(code, size) for code, size in pairs]
+            ends = rows[:, counts], standardised[:, numbers], *one_hot, standardised[:, counts]
+            return torch.cat([end.to(standardised.dtype) for end in ends], 1)
+
+        return choose
+
+    def decode(self, encoded: Tensor, dtype: torch.dtype, *, is_mean: bool = False) -> Tensor:
+        """(N, D') -> (N, D) in the units of X, draws or what ``mean`` gives; with constants.
+
+        Of the columns of categories the largest counts.
+        """
+        shift, scale = self.shift.to(encoded.device), self.scale.to(encoded.device)
         x = shift.repeat(len(encoded), 1)
-        x[:, varies] += encoded.double() * scale[varies]
+        counts, numbers = self._at("count"), self._at("standardised", "log", "plain")
+        categories = self._at("category")
+        sizes = [self.sizes[i] for i in categories]
+        ends = encoded.double().split([len(counts), len(numbers), sum(sizes)], 1)
+        x[:, counts], x[:, numbers] = ends[0], shift[numbers] + ends[1] * scale[numbers]
+        for i, shares in zip(categories, ends[2].split(sizes, 1), strict=True):
+            x[:, i] = shares.argmax(1).to(x)
+        logs = self._at("log")
+        places, *_ = self._logs(encoded)
+        x[:, logs] = encoded[:, places].double() if is_mean else x[:, logs].exp()
         return x.to(dtype)
 
+    def mean(self, p: Likelihood) -> Tensor:
+        """Of p(x|z), what can be averaged: of logarithms E[x] in the units of X."""
+        return self._of_logs(p.mean, p, lambda mean, square: mean)
+
+    def variance(self, p: Likelihood) -> Tensor:
+        """Of p(x|z), likewise: of logarithms the variance in squared units of X."""
+        return self._of_logs(
+            p.variance, p, lambda mean, square: mean.square() * torch.expm1(square)
+        )
+
+    def _of_logs(
+        self, values: Tensor, p: Likelihood, moment: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Values (..., D'), those of logarithms replaced by a moment of the exponential.
+
+        ``moment`` takes E[x], and the variance of the logarithm.
+        """
+        places, shift, scale = self._logs(values)
+        if not places:
+            return values
+        loc, square = p.mean[..., places], p.variance[..., places].double() * scale.square()
+        mean = (shift + loc.double() * scale + square / 2).exp()
+        replaced = values.clone()
+        replaced[..., places] = moment(mean, square).to(values)
+        return replaced
+
     def decode_variance(self, variance: Tensor) -> Tensor:
-        """(D',) -> (D,) in squared units of X; 0 for constants."""
+        """(D',) of ``variance`` -> (D,) in squared units of X; 0 for constants.
+
+        Categories have none: NaN.
+        """
         decoded = torch.zeros_like(self.scale)
-        decoded[self.varies] = variance.double().cpu() * self.scale[self.varies].square()
+        variance = variance.double().cpu()
+        plain, n_counts = self._at("standardised", "log", "plain"), len(self._at("count"))
+        unit = torch.where(_where(self._readings, "log"), 1.0, self.scale.square())
+        decoded[self._at("count")] = variance[:n_counts]
+        decoded[plain] = variance[n_counts : n_counts + len(plain)] * unit[plain]
+        decoded[self._at("category")] = torch.nan
         return decoded
+
+
+def _measured(x: Tensor, readings: Sequence[str]) -> Tensor:
+    """Columns of x, the logarithms of those that are measured so."""
+    measured = x
+    for reading, measure in _MEASURES.items():
+        if reading in readings:
+            measured = torch.where(_where(readings, reading).to(x.device), measure(x), measured)
+    return measured
+
+
+def _where(readings: Sequence[str], *which: str) -> Tensor:
+    return torch.tensor([reading in which for reading in readings], dtype=torch.bool)

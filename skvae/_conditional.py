@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -21,16 +20,16 @@ from skvae._conditions import (
     read_target,
 )
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._frames import as_array
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
-    check_same_namespace,
     fit_context,
-    float_dtypes,
     from_tensor,
     to_numpy,
     to_tensor,
 )
+from skvae._tables import Table
 
 _Columns = list[tuple[str, np.ndarray]]
 
@@ -119,7 +118,7 @@ class ConditionalVAE(BaseVAE):
         n_components: int = 8,
         *,
         condition_columns: Sequence[int | str] | None = None,
-        likelihood: str = "gaussian",
+        likelihood: Any = "gaussian",
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -290,7 +289,7 @@ class ConditionalVAE(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or DataFrame of shape (n_samples, n_features)
             In the dtype of Z. The columns of `condition_columns` hold the condition;
             without one, the labels that were drawn or, for a mean, the most frequent.
         """
@@ -301,7 +300,7 @@ class ConditionalVAE(BaseVAE):
             x, drawn = self._decode(z, values), None
         else:
             x, drawn = self._draw(z, values, mean, self._generator(random_state))
-        return self._assemble(x, self._labels(values, drawn, len(z)), Z)
+        return self._assemble(x, self._labels(values, drawn, len(z)), Z, mean)
 
     def sample(
         self,
@@ -326,8 +325,9 @@ class ConditionalVAE(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            In the units, dtype and namespace of the X of `fit`.
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`; see `likelihood` for when
+            it is a DataFrame.
         """
         check_is_fitted(self)
         n_samples = self._check_count(n_samples)
@@ -342,7 +342,7 @@ class ConditionalVAE(BaseVAE):
                 )
             n_samples = n_given
         x, drawn = self._sample(n_samples, values, mean, random_state)
-        return self._assemble(x, self._labels(values, drawn, n_samples), None)
+        return self._assemble(x, self._labels(values, drawn, n_samples), None, mean)
 
     def score_samples(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """log p(x|c) of each row in nats; without a condition log p(x), labels summed out.
@@ -471,7 +471,7 @@ class ConditionalVAE(BaseVAE):
 
     def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> ConditionalVAE:
         goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
-        X, in_columns = self._split_columns(X, reset=not goes_on)
+        X, in_columns, table = self._split_columns(X, reset=not goes_on)
         n_rows = X.shape[0]
         if condition is not None and in_columns is not None:
             raise ValueError(
@@ -494,7 +494,7 @@ class ConditionalVAE(BaseVAE):
                 "condition_columns of X. Without any condition, use VAETransformer."
             )
         try:
-            self._fit(X, values, kinds, like=X, is_partial=is_partial)
+            self._fit(X, values, kinds, like=X, is_partial=is_partial, table=table)
         except KeyboardInterrupt:
             if hasattr(self, "_fitted"):
                 self._set_condition(source)
@@ -520,7 +520,7 @@ class ConditionalVAE(BaseVAE):
     def _enter_given(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
         """Validated X without its condition, and the condition's columns if there are any."""
         check_is_fitted(self)
-        X, values = self._split_columns(X, reset=False, method=method)
+        X, values, _ = self._split_columns(X, reset=False, method=method)
         if condition is None:
             return X, values
         if values is not None:
@@ -533,12 +533,13 @@ class ConditionalVAE(BaseVAE):
 
     def _split_columns(
         self, X: Any, *, reset: bool, method: str = ""
-    ) -> tuple[Any, _Columns | None]:
-        """X as a float array without the condition's columns, and these."""
+    ) -> tuple[Any, _Columns | None, Table | None]:
+        """X as a float array without the condition's columns, these, and how X was read."""
         if self.condition_columns is None:
-            return self._validate(X, reset=reset, method=method), None
+            X, table = self._read(X, reset=reset, method=method)
+            return X, None, table
         check_feature_names(self, X, reset=reset)
-        table = X if hasattr(X, "columns") else _as_table(X)
+        table = X if hasattr(X, "columns") else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
             raise ValueError(
                 f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
@@ -559,16 +560,10 @@ class ConditionalVAE(BaseVAE):
             picked = [(f"x{i}", table[:, i]) for i in positions]
             rest = table[:, others]
         values = [(name, read_condition(column)[0][1]) for name, column in picked]
-        rest = check_array(
-            rest,
-            dtype=float_dtypes(rest),
-            estimator=self,
-            input_name="X",
-            ensure_min_samples=2 if reset else 1,
-        )
-        if not reset:
-            check_same_namespace(rest, self, attribute="kl_per_component_", method=method)
-        return rest, values
+        if self._is_plain(reset):
+            return self._checked(rest, reset=reset, method=method), values, None
+        rest, how = self._read(X, reset=reset, method=method, modelled=others)
+        return rest, values, how
 
     def _position_in_X(self, column: int) -> int:
         if self.condition_columns is None:
@@ -616,11 +611,16 @@ class ConditionalVAE(BaseVAE):
             drawn = np.full(n_rows, int(np.argmax(conditions.log_prior)))
         return conditions.values(drawn)
 
-    def _assemble(self, x: Tensor, condition: Sequence[np.ndarray], like: Any) -> Any:
+    def _assemble(
+        self, x: Tensor, condition: Sequence[np.ndarray], like: Any, is_mean: bool
+    ) -> Any:
         """Decoded columns, and the condition in its own where X has them."""
         if self.condition_columns is None:
-            return self._output(x, like)
+            return self._rows(x, like, is_mean=is_mean)
         positions = self._condition_positions()
+        if self._fitted.table is not None:
+            beside = dict(zip(positions, condition, strict=True))
+            return self._rows(x, like, is_mean=is_mean, beside=beside)
         numeric = all(column.dtype.kind in "biuf" for column in condition)
         decoded = to_numpy(x)
         full = np.empty((len(decoded), self.n_features_in_), decoded.dtype if numeric else object)
@@ -645,8 +645,3 @@ class ConditionalVAE(BaseVAE):
 def _others(positions: Sequence[int], n_columns: int) -> list[int]:
     """The columns that are not at these positions: those that are modelled."""
     return [i for i in range(n_columns) if i not in positions]
-
-
-def _as_table(X: Any) -> np.ndarray:
-    """An array as it is, lists as objects: numbers must not turn into strings beside them."""
-    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)

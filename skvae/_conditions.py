@@ -45,7 +45,7 @@ class Labels:
                 f"condition column {self.name!r} has the category {values.tolist()[row]!r} "
                 f"(row {row}), "
                 f"which was not there in fit. The categories are "
-                f"{_listed(self.categories.tolist())}. Give one of these, or fit again with "
+                f"{listed(self.categories.tolist())}. Give one of these, or fit again with "
                 f"rows of the new category; in cross-validation, cv=StratifiedKFold() keeps every "
                 f"category in every fold."
             )
@@ -122,15 +122,15 @@ class Conditions:
         if len(values) != len(names):
             raise ValueError(
                 f"condition has {len(values)} column(s), but the model was fitted with "
-                f"{len(names)}: {_listed(names)}."
+                f"{len(names)}: {listed(names)}."
             )
         given = {name: column for name, column in values if name is not None}
         if len(names) == 1 or not self.is_named or len(given) < len(names):
             return [column for _, column in values]
         if set(given) != set(names):
             raise ValueError(
-                f"condition has the columns {_listed(list(given))}, but the model was fitted with "
-                f"{_listed(names)}. Rename them, or pass an array to go by their order."
+                f"condition has the columns {listed(list(given))}, but the model was fitted with "
+                f"{listed(names)}. Rename them, or pass an array to go by their order."
             )
         return [given[name] for name in names]
 
@@ -158,11 +158,11 @@ def read_condition(
     if hasattr(condition, "columns") and hasattr(condition, "to_numpy"):  # a DataFrame
         given = [str(name) for name in condition.columns]
         if len(set(given)) < len(given):
-            raise ValueError(f"condition has two columns of one name: {_listed(given)}.")
-        columns = [(str(name), _plain(condition[name])) for name in condition.columns]
+            raise ValueError(f"condition has two columns of one name: {listed(given)}.")
+        columns = [(str(name), plain(condition[name])) for name in condition.columns]
     else:
         name = getattr(condition, "name", None)
-        values = _plain(condition)
+        values = plain(condition)
         if values.ndim == 0:
             raise ValueError(
                 f"condition has to be a column or a table with a value for every row; got the "
@@ -186,7 +186,7 @@ def read_condition(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
                 f"for each row of X (or of Z, or of n_samples)."
             )
-        missing = _is_missing(values)
+        missing = is_missing(values)
         if missing.any():
             raise ValueError(
                 f"condition column {name!r} is missing (NaN, None or infinite) in row "
@@ -223,7 +223,7 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     return read_condition(values, n_rows, names=[str(name) for name in names])
 
 
-def _plain(values: Any) -> np.ndarray:
+def plain(values: Any) -> np.ndarray:
     """A column or table as numpy; strings of mixed columns stay what they are."""
     if isinstance(values, (list, tuple)):
         table = np.array(values, dtype=object)
@@ -246,7 +246,7 @@ def narrowed(column: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "biuf" or is_text else column
 
 
-def _is_missing(values: np.ndarray) -> np.ndarray:
+def is_missing(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "fc":
         return ~np.isfinite(values)
     if values.dtype.kind == "O":
@@ -261,6 +261,6 @@ def _is_missing(values: np.ndarray) -> np.ndarray:
     return np.zeros(len(values), dtype=bool)
 
 
-def _listed(values: Sequence[Any], most: int = 10) -> str:
+def listed(values: Sequence[Any], most: int = 10) -> str:
     shown = ", ".join(repr(value) for value in values[:most])
     return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")

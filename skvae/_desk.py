@@ -119,5 +119,5 @@ def _key(request: Request) -> tuple[str, str]:
     estimator = request.estimator
     parameters = estimator.get_params(deep=False)
     del parameters["verbose"]
-    data = (to_numpy(request.X), request.values, request.kinds)
+    data = (to_numpy(request.X), request.values, request.kinds, request.table)
     return joblib.hash(data), joblib.hash((type(estimator), sorted(parameters.items())))

@@ -4,19 +4,49 @@ PARAMETERS = """\
     n_components : int, default=8
         Number of latent components. May exceed the number of columns of X.
 
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
-        p(x|z) of every column. "gaussian" is for real values; columns are standardised
-        inside, and all answers are in the units of X. "bernoulli" is for values in
-        [0, 1]: strictly between them a value is the probability of a bit that is drawn
-        afresh in every training step, and is scored by its expected log density.
+    likelihood : str, dict or list of (str, columns), default="gaussian"
+        p(x|z) of every column: one name for all, or names with their columns. All answers
+        are in the units of X.
+
+        - "gaussian": real values; columns are standardised inside.
+        - "student_t": the same with heavy tails. Degrees of freedom are learned, from 2.1 to
+          1000, and come from where `noise_variance` says.
+        - "lognormal": positive values, whose logarithm is gaussian.
+        - "bernoulli": values in [0, 1]. Strictly between them a value is the probability of
+          a bit that is drawn afresh in every training step, and is scored by its expected
+          log density.
+        - "categorical": values of any type, one of those seen in `fit` or declared by a
+          category dtype (pandas) or Enum (polars); others are an error.
+        - "poisson", "negative_binomial": counts. The variance of the latter is
+          mean + mean^2 / r with an r that is learned, at most 10,000, from where
+          `noise_variance` says. The encoder sees log(1 + x), standardised.
+
+        Names with columns are a mapping, ``{"poisson": ["visits"], "categorical": [0, 3]}``,
+        or a list of pairs, with columns as `ColumnTransformer` takes them: names,
+        positions, slices, boolean masks, or a callable such as `make_column_selector`.
+        All columns have to be named, unless ``"remainder"`` names a likelihood, or "auto",
+        for the rest. Condition columns are not modelled, whatever names them.
+
+        "auto" goes by dtypes: categories, strings and objects are categorical, bools are
+        bernoulli, floats gaussian. Integers are negative_binomial, which has the Poisson
+        distribution as its limit, if none is negative and they vary at least as much as
+        counts do (variance not below the mean); else gaussian.
+
+        With a mapping, a list, "auto" or "categorical", X may hold strings; and a model that
+        was fitted on a DataFrame (pandas or polars) gives DataFrames of its columns and dtypes
+        where it gives rows. A draw is a row that could have been in X: a category, a whole
+        number. A mean is the likeliest category or bool, and the expected value of a
+        number, which for integers lies between them and is a float.
 
     noise_variance : {"feature", "shared", "decoder"} or float, default="feature"
-        Variance of the gaussian p(x|z): one learned for each column ("feature", as in
-        factor analysis), one for all ("shared", as in probabilistic PCA), one for every
-        row and column from the decoder ("decoder"), or this number (1.0: the
-        squared-error VAE). Numbers, and what "shared" shares, are in units of
+        Variance of the gaussian (or lognormal) p(x|z): one learned for each column
+        ("feature", as in factor analysis), one for all ("shared", as in probabilistic
+        PCA), one for every row and column from the decoder ("decoder"), or this number
+        (1.0: the squared-error VAE). Numbers, and what "shared" shares, are in units of
         standardised columns. No variance falls below 1e-6 of its column's; numbers are
-        at least 1e-5.
+        at least 1e-5. The scale and degrees of freedom of student_t and the r of
+        negative_binomial come from the same place; "shared" is among the columns of one
+        likelihood, and where a number is given these are learned for each column.
 
     beta : float, default=1.0
         Weight of KL[q(z|x) || p(z)] in the bound. More makes components fewer and more
@@ -79,7 +109,9 @@ PARAMETERS = """\
         probabilistic PCA). "random" starts at random networks and the column means.
         "both" trains from PCA and from factor analysis; from PCA come the better features,
         and it is kept unless its validation bound ends below that of factor analysis
-        itself. A bernoulli likelihood has the random start alone.
+        itself. With likelihoods other than gaussian, lognormal and student_t, "both" is
+        "pca", of the columns as the encoder sees them; a bernoulli likelihood for all
+        columns has the random start alone.
 
     warm_start : bool, default=False
         Whether `fit` goes on with the weights, optimiser state, scales and order of
@@ -104,7 +136,7 @@ ATTRIBUTES = """\
 
     noise_variance_ : ndarray of shape (n_features,)
         Variance of x given z in squared units of X, averaged over the training rows; 0
-        for constant columns. Gaussian likelihood only.
+        for constant columns, NaN for categories. Not for likelihood="bernoulli".
 
     n_iter_ : int
         Epochs of the start that was kept.

@@ -12,6 +12,7 @@ from torch import Tensor
 from skvae._adam import AdamState
 from skvae._columns import Columns
 from skvae._conditions import Conditions, Labels, Number
+from skvae._tables import Table
 from skvae._vae import VAE, Architecture, from_state
 
 
@@ -25,6 +26,7 @@ class Fitted:
     optimizer: AdamState
     dtype: str  # of fit's X
     design: dict[str, Any]  # the parameters that a warm start may not change
+    table: Table | None = None  # how X is read, where it is more than numbers of one kind
 
     def to_plain(self) -> dict[str, Any]:
         """As numpy arrays, numbers, strings, lists and dicts of these."""
@@ -32,7 +34,8 @@ class Fitted:
             "architecture": asdict(self.model.architecture),
             "weights": _to_plain(self.model.state_dict()),
             "optimizer": {name: _to_plain(part) for name, part in self.optimizer.items()},
-            "columns": _to_plain(vars(self.columns)),
+            "columns": _columns_to_plain(self.columns),
+            "table": None if self.table is None else self.table.to_plain(),
             "conditions": {
                 "columns": [vars(column) for column in self.conditions.columns],
                 "combinations": self.conditions.combinations,
@@ -48,6 +51,10 @@ class Fitted:
     def from_plain(cls, plain: dict[str, Any], device: torch.device) -> Fitted:
         architecture = dict(plain["architecture"])
         architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
+        if not isinstance(architecture["likelihood"], str):
+            architecture["likelihood"] = tuple(
+                (name, tuple(sizes)) for name, sizes in architecture["likelihood"]
+            )
         # Copies: what is read from a memory map must not hang on its file.
         conditions = unmapped(plain["conditions"])
         conditions["columns"] = tuple(
@@ -56,11 +63,12 @@ class Fitted:
         )
         return cls(
             from_state(Architecture(**architecture), _to_tensors(plain["weights"], device)),
-            Columns(**_to_tensors(plain["columns"], torch.device("cpu"))),
+            _columns_from_plain(plain["columns"]),
             Conditions(**conditions),
             {name: _to_tensors(part, device) for name, part in plain["optimizer"].items()},
             plain["dtype"],
             plain["design"],
+            None if plain["table"] is None else Table.from_plain(plain["table"]),
         )
 
 
@@ -78,6 +86,17 @@ def unmapped(values: Any) -> dict[str, Any]:
         name: np.array(value) if isinstance(value, np.memmap) else value
         for name, value in values.items()
     }
+
+
+def _columns_to_plain(columns: Columns) -> dict[str, Any]:
+    plain = _to_plain({name: getattr(columns, name) for name in ("shift", "scale", "varies")})
+    return {**plain, "families": list(columns.families), "sizes": list(columns.sizes)}
+
+
+def _columns_from_plain(plain: dict[str, Any]) -> Columns:
+    tensors = {name: plain[name] for name in ("shift", "scale", "varies")}
+    families, sizes = tuple(plain["families"]), tuple(plain["sizes"])
+    return Columns(**_to_tensors(tensors, torch.device("cpu")), families=families, sizes=sizes)
 
 
 def _to_plain(tensors: Any) -> dict[str, np.ndarray]:

@@ -44,6 +44,7 @@ class Request(NamedTuple):
     kinds: Any  # of these columns
     like: Any  # an array of the namespace that the fitted attributes belong to
     is_partial: bool = False
+    table: Any = None  # how X was read, or None
     data: Hashable = None  # requests of equal data have equal values here, or None
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skvae._bounds import Bound, Terms
 from skvae._networks import Linear, Perceptron
-from skvae._vae import VAE, Posterior, by_draw, decoder_inputs, join
+from skvae._vae import VAE, Posterior, by_draw, decoder_inputs, explained, join, seen
 
 
 class Gradient:
@@ -29,7 +29,7 @@ class Gradient:
         self._bound, self._beta = bound, beta
         self._encoder, self._decoder = _Network(model.encoder), _Network(model.decoder)
         self._architecture = model.architecture
-        # Of the likelihood's outputs that are not decoded, and of those that are learned.
+        # The likelihood's outputs that are not decoded, and their gradients.
         self._dispersions = [part.detach() for part in model.dispersions()]
         assert model.dispersion.grad is not None
         self._of_dispersion = model.dispersion.grad[None, :, :, None].unbind(2)
@@ -46,20 +46,21 @@ class Gradient:
 
         (K, B, D), (K, B, C), (S, K, B, Z); a mask for each hidden layer: dropout.
         """
-        encoded, encoder_trace = self._encoder.forward(join(c, x), encoder_masks)
+        a = self._architecture
+        encoded, encoder_trace = self._encoder.forward(join(c, seen(x, a)), encoder_masks)
         q = Posterior.of(encoded)
         z = q.rsample(noise)
         decoded, decoder_trace = self._decoder.forward(decoder_inputs(z, c), decoder_masks)
-        n_decoded = self._architecture.n_decoded
+        n_decoded, x = a.n_decoded, explained(x, a)
         outputs = [*by_draw(decoded, len(noise)).unbind(3), *self._dispersions]
-        p = self._architecture.family.of(*outputs)
+        p = a.family.of(*outputs)
         terms = Terms(p.log_prob(x).sum(-1), z, q.loc, q.log_scale)
         n_conditions = c.shape[-1]
 
         def of_z(weights: Tensor) -> Tensor:
             """Back through the decoder, its own parameters filled on the way."""
             found = p.gradients(outputs, x, weights)
-            for target, part in zip(self._of_dispersion, found[n_decoded:], strict=False):
+            for target, part in zip(self._of_dispersion, found[n_decoded:], strict=True):
                 target.copy_(part)
             of_decoded = torch.stack(tuple(found[:n_decoded]), 3)
             rows = of_decoded.transpose(0, 1).flatten(1, 2)

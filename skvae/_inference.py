@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
-from skvae._vae import VAE
+from skvae._vae import VAE, explained
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -65,13 +65,13 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
 
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
-        q = model.encode(some, given)
+        q, values = model.encode(some, given), explained(some, model.architecture)
         log_px, log_weights = (some.new_empty(len(noise), some.shape[1]) for _ in range(2))
         step = max(1, size // some.shape[1])
         for i in range(0, len(noise), step):
             draws = noise[i : i + step, None, None]
             z = q.rsample(draws)
-            log_px[i : i + step] = model.decode(z, given).log_prob(some).sum(-1)[:, 0]
+            log_px[i : i + step] = model.decode(z, given).log_prob(values).sum(-1)[:, 0]
             # log p(z) - log q(z|x, c), whose constants cancel
             log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
             log_weights[i : i + step] = log_px[i : i + step] + log_ratio[:, 0]

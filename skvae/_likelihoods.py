@@ -13,29 +13,62 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from functools import cache, cached_property
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+LOG_PI = math.log(math.pi)
 LOG_2PI = math.log(2 * math.pi)
 
 #: The smallest variance of a gaussian, as a fraction of the column's variance.
 VARIANCE_FLOOR = 1e-6
 
-# exp(30) in units of the column's variance: far beyond any data, far below overflow.
-_LOG_VARIANCE_CEILING = 30.0
+#: Overdispersion of a negative binomial, 1 / r: less would lose its nats to rounding in
+#: float32, and a variance of mean + 1e-4 mean^2 is a Poisson's for all but huge counts.
+OVERDISPERSION_FLOOR = 1e-4
+
+#: Degrees of freedom of Student's t: above 2, so that there is a variance; at the ceiling it is
+#: a gaussian but for its far tails.
+DEGREES_RANGE = (2.1, 1000.0)
+_DEGREES_START = 10.0
+
+# exp(30) in units of the column's variance, or counts: far beyond any data, far below overflow.
+_LOG_CEILING = 30.0
+
+# The least mean of a count, and share of a bit or category, at which a start begins; and the
+# most that a count's variance may exceed its mean there, over the mean squared.
+_LEAST_MEAN = 1e-4
+_MOST_OVERDISPERSION = 1e2
+
+#: How a cell of X comes to the model: "standardised" or its "log" standardised; a "count" or a
+#: "plain" number as they are, the count with its logarithm for the encoder; a "category" as a
+#: column of 0 and 1 for each.
+Reading = Literal["standardised", "log", "count", "plain", "category"]
 
 
 class Support(NamedTuple):
-    """The values a likelihood can explain: those of the closed interval."""
+    """The values a likelihood can explain: those of an interval, or the whole ones in it."""
 
     low: float
     high: float
+    is_open: bool = False  # at its lower end
+    is_whole: bool = False
 
     def __str__(self) -> str:
-        return f"[{self.low:g}, {self.high:g}]"
+        if self.is_whole:
+            return f"{{{self.low:g}, {self.low + 1:g}, ...}}"
+        opening = "(" if self.is_open else "["
+        closing = ")" if math.isinf(self.high) else "]"
+        return f"{opening}{self.low:g}, {self.high:g}{closing}"
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Which cells of x are none of these values."""
+        below = x <= self.low if self.is_open else x < self.low
+        outside = below | (x > self.high)
+        return outside | (x != x.floor()) if self.is_whole else outside
 
 
 class Likelihood(Protocol):
@@ -44,24 +77,38 @@ class Likelihood(Protocol):
     A class that derives from this one gets ``gradients`` by autograd.
 
     ``parameters`` names the outputs. The first always comes from the decoder; the
-    others (its dispersion) from where ``Architecture.noise`` says. ``standardised``
-    tells whether the model sees columns of mean 0 and variance 1, or X as it is.
-    ``is_bits`` tells that values strictly inside the support are probabilities of
-    the two ends, from which training draws.
+    others (its dispersion) from where ``Architecture.noise`` says. ``support`` is that of
+    the user's column, ``reading`` what the model sees of it. ``is_bits`` tells that values
+    strictly inside the support are probabilities of the two ends, from which training
+    draws. ``is_scaled`` tells that the dispersion is a variance in units of the column's,
+    which ``Architecture.noise`` may give as a number.
     """
 
     parameters: ClassVar[tuple[str, ...]]
     support: ClassVar[Support]
-    standardised: ClassVar[bool]
-    is_bits: ClassVar[bool]
+    reading: ClassVar[Reading]
+    is_bits: ClassVar[bool] = False
+    is_scaled: ClassVar[bool] = False
 
     @classmethod
     def of(cls, *outputs: Tensor) -> Likelihood: ...
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        """Outputs at which the likelihood has this mean (and variance): inverse of ``of``."""
+    def sized(cls, sizes: tuple[int, ...]) -> type[Likelihood]:
+        """The family for variables of so many columns each, where these have to be told."""
+        return cls
+
+    @classmethod
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        """Outputs at which the likelihood has this mean, and this variance where it has one of
+        its own: the inverse of ``of``.
+        """
         ...
+
+    @classmethod
+    def slope(cls, mean: Tensor) -> Tensor:
+        """Of the first output over the mean, where a start has this mean."""
+        return torch.ones_like(mean)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
         """Of the sum of weights (S, K, B) times log p(x|z), with respect to the outputs.
@@ -96,20 +143,18 @@ class Gaussian(Likelihood):
 
     parameters: ClassVar[tuple[str, ...]] = ("loc", "log_variance")
     support: ClassVar[Support] = Support(-math.inf, math.inf)
-    standardised: ClassVar[bool] = True
-    is_bits: ClassVar[bool] = False
+    reading: ClassVar[Reading] = "standardised"
+    is_scaled: ClassVar[bool] = True
 
     @classmethod
     def of(cls, *outputs: Tensor) -> Gaussian:
         # variance = floor + exp(raw): unlike a clamp, the gradient never dies.
         loc, raw = outputs
-        return cls(loc, raw.clamp(max=_LOG_VARIANCE_CEILING).exp() + VARIANCE_FLOOR)
+        return cls(loc, _above(VARIANCE_FLOOR, raw))
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        # A raw value far below the floor would take Adam thousands of steps to leave.
-        excess = (variance[0] - VARIANCE_FLOOR).clamp(min=0.1 * VARIANCE_FLOOR)
-        return mean, excess.log()
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        return mean, _raw_above(VARIANCE_FLOOR, variance)
 
     def log_prob(self, x: Tensor) -> Tensor:
         # The variance may be shared by rows: one division for all of them.
@@ -151,7 +196,7 @@ class Bernoulli(Likelihood):
 
     parameters: ClassVar[tuple[str, ...]] = ("logit",)
     support: ClassVar[Support] = Support(0.0, 1.0)
-    standardised: ClassVar[bool] = False
+    reading: ClassVar[Reading] = "plain"
     is_bits: ClassVar[bool] = True
 
     @classmethod
@@ -159,8 +204,13 @@ class Bernoulli(Likelihood):
         return cls(*outputs)
 
     @classmethod
-    def start(cls, mean: Tensor, *variance: Tensor) -> tuple[Tensor, ...]:
-        return (torch.logit(mean, eps=1e-4),)
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        return (torch.logit(mean, eps=_LEAST_MEAN),)
+
+    @classmethod
+    def slope(cls, mean: Tensor) -> Tensor:
+        mean = mean.clamp(_LEAST_MEAN, 1 - _LEAST_MEAN)
+        return 1 / (mean * (1 - mean))
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
         return (weights[..., None] * (x - self.mean),)
@@ -180,13 +230,293 @@ class Bernoulli(Likelihood):
         return (drawn(torch.rand, self.logit, generator) < self.mean).to(self.logit.dtype)
 
 
+@dataclass(frozen=True)
+class LogNormal(Gaussian):
+    """A positive number whose logarithm is gaussian.
+
+    The model sees the logarithm, standardised: on it the density is that of a gaussian, and
+    what the logarithm does to the density is known to ``Columns``.
+    """
+
+    support: ClassVar[Support] = Support(0.0, math.inf, is_open=True)
+    reading: ClassVar[Reading] = "log"
+
+
+@dataclass(frozen=True)
+class StudentT(Likelihood):
+    """Student's t of location loc: a gaussian that expects outliers.
+
+    Its degrees of freedom lie in ``DEGREES_RANGE``; the square of its scale is not below
+    ``VARIANCE_FLOOR``.
+    """
+
+    loc: Tensor
+    _square: Tensor  # of the scale
+    _degrees: Tensor
+
+    parameters: ClassVar[tuple[str, ...]] = ("loc", "log_square", "log_degrees")
+    support: ClassVar[Support] = Support(-math.inf, math.inf)
+    reading: ClassVar[Reading] = "standardised"
+
+    @classmethod
+    def of(cls, *outputs: Tensor) -> StudentT:
+        loc, square, degrees = outputs
+        low, high = DEGREES_RANGE
+        degrees = low + degrees.clamp(max=math.log(high - low)).exp()
+        return cls(loc, _above(VARIANCE_FLOOR, square), degrees)
+
+    @classmethod
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        square = variance * (1 - 2 / _DEGREES_START)
+        degrees = torch.full_like(mean, math.log(_DEGREES_START - DEGREES_RANGE[0]))
+        return mean, _raw_above(VARIANCE_FLOOR, square), degrees
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        half, spread = self._degrees / 2, self._degrees * self._square
+        constant = torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * (spread.log() + LOG_PI)
+        return constant - (half + 0.5) * torch.log1p((x - self.loc).square() / spread)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return (self._square * self._degrees / (self._degrees - 2)).expand_as(self.loc)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        half = (self._degrees / 2).expand_as(self.loc)
+        scale = (self._square * half / drawn_gamma(half, generator)).sqrt()
+        return self.loc + scale * drawn(torch.randn, self.loc, generator)
+
+
+@dataclass(frozen=True)
+class Poisson(Likelihood):
+    """A count of events that do not know of each other; the logarithm of their rate."""
+
+    log_rate: Tensor
+
+    parameters: ClassVar[tuple[str, ...]] = ("log_rate",)
+    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
+    reading: ClassVar[Reading] = "count"
+
+    @classmethod
+    def of(cls, *outputs: Tensor) -> Poisson:
+        return cls(*outputs)
+
+    @classmethod
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        return (mean.clamp(min=_LEAST_MEAN).log(),)
+
+    @classmethod
+    def slope(cls, mean: Tensor) -> Tensor:
+        return 1 / mean.clamp(min=_LEAST_MEAN)
+
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        return (weights[..., None] * (x - self.mean),)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return x * self.log_rate - self.mean - torch.lgamma(x + 1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_rate.clamp(max=_LOG_CEILING).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return drawn_poisson(self.mean, generator)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial(Likelihood):
+    """A count whose rate is itself uncertain: a gamma's of shape r, variance mean + mean^2 / r.
+
+    1 / r, the overdispersion, is not below ``OVERDISPERSION_FLOOR``.
+    """
+
+    log_mean: Tensor
+    _r: Tensor
+
+    parameters: ClassVar[tuple[str, ...]] = ("log_mean", "log_overdispersion")
+    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
+    reading: ClassVar[Reading] = "count"
+
+    @classmethod
+    def of(cls, *outputs: Tensor) -> NegativeBinomial:
+        log_mean, raw = outputs
+        return cls(log_mean, 1 / _above(OVERDISPERSION_FLOOR, raw))
+
+    @classmethod
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        mean = mean.clamp(min=_LEAST_MEAN)
+        excess = ((variance - mean) / mean.square()).clamp(max=_MOST_OVERDISPERSION)
+        return mean.log(), _raw_above(OVERDISPERSION_FLOOR, excess)
+
+    @classmethod
+    def slope(cls, mean: Tensor) -> Tensor:
+        return 1 / mean.clamp(min=_LEAST_MEAN)
+
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        weights, r, odds = weights.unsqueeze(-1), self._r, self._log_odds
+        failed = torch.sigmoid(-odds)  # r / (r + mean)
+        of_log_mean = weights * (x * failed - r * torch.sigmoid(odds))
+        of_r = torch.digamma(x + r) - torch.digamma(r) + functional.logsigmoid(-odds)
+        of_r = weights * (of_r + (1 - failed) - x * failed / r)
+        # d r / d raw = -r^2 (1 / r - floor)
+        rate = r * (OVERDISPERSION_FLOOR * r - 1)
+        return of_log_mean, (of_r * rate).sum_to_size(outputs[1].shape)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r, odds = self._r, self._log_odds
+        ways = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
+        return ways + x * functional.logsigmoid(odds) + r * functional.logsigmoid(-odds)
+
+    @property
+    def _log_odds(self) -> Tensor:
+        return self.log_mean - self._r.log()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_mean.clamp(max=_LOG_CEILING).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean + self.mean.square() / self._r
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        r = self._r.expand_as(self.log_mean)
+        return drawn_poisson(self.mean / r * drawn_gamma(r, generator), generator)
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """One of several categories, a column of 0 and 1 for each: a softmax of their logits.
+
+    The log density of a variable is spread over its columns: it stands in that of its
+    category. ``sizes`` are the numbers of columns of the variables, side by side; without
+    any, all columns are those of one.
+    """
+
+    logit: Tensor
+
+    parameters: ClassVar[tuple[str, ...]] = ("logit",)
+    support: ClassVar[Support] = Support(0.0, 1.0)  # of one of its columns
+    reading: ClassVar[Reading] = "category"
+    sizes: ClassVar[tuple[int, ...]] = ()
+
+    @classmethod
+    def of(cls, *outputs: Tensor) -> Categorical:
+        return cls(*outputs)
+
+    @classmethod
+    def sized(cls, sizes: tuple[int, ...]) -> type[Likelihood]:
+        return type(cls.__name__, (cls,), {"sizes": sizes})
+
+    @classmethod
+    def start(cls, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        return (mean.clamp(min=_LEAST_MEAN).log(),)
+
+    @classmethod
+    def slope(cls, mean: Tensor) -> Tensor:
+        return 1 / mean.clamp(min=_LEAST_MEAN)
+
+    def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
+        return (weights[..., None] * (x - self.mean),)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return x * self._log_share
+
+    @cached_property  # the density and its gradient both ask for it
+    def _log_share(self) -> Tensor:
+        logits, of_column = self._by_variable(self.logit)
+        return self.logit - logits.logsumexp(-1).index_select(-1, of_column)
+
+    def _by_variable(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (..., V, widest), filled up with -inf; and of each column its variable, (D,)."""
+        sizes = self.sizes or (values.shape[-1],)
+        of_column, place = _layout(sizes, values.device)
+        filled = values.new_full((*values.shape[:-1], len(sizes) * max(sizes)), -torch.inf)
+        filled.index_copy_(-1, place, values)
+        return filled.unflatten(-1, (len(sizes), max(sizes))), of_column
+
+    @property
+    def mean(self) -> Tensor:
+        return self._log_share.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        # Gumbel's trick: the largest of log p + noise is a draw.
+        uniform = drawn(torch.rand, self.logit, generator)
+        noise = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
+        noisy = self._log_share + noise
+        by_variable, of_column = self._by_variable(noisy)
+        return (noisy == by_variable.amax(-1).index_select(-1, of_column)).to(noisy.dtype)
+
+
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": Gaussian,
     "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "student_t": StudentT,
+    "lognormal": LogNormal,
 }
+
+
+@cache  # for good: a CUDA graph that was captured reads them where they are
+@torch.inference_mode(mode=False)
+def _layout(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of each column its variable, and its place where all variables are the widest."""
+    variables = [(i, i * max(sizes) + j) for i, n in enumerate(sizes) for j in range(n)]
+    of_column, place = torch.tensor(variables, device=device).T.contiguous()
+    return of_column, place
+
+
+def _above(floor: float, raw: Tensor) -> Tensor:
+    """floor + exp(raw): unlike with a clamp, the gradient never dies."""
+    return raw.clamp(max=_LOG_CEILING).exp() + floor
+
+
+def _raw_above(floor: float, value: Tensor) -> Tensor:
+    """The inverse. A raw value far below the floor would take Adam thousands of steps to leave."""
+    return (value - floor).clamp(min=0.1 * floor).log()
 
 
 def drawn(draw: Callable[..., Tensor], like: Tensor, generator: torch.Generator) -> Tensor:
     """Random numbers of the shape and dtype of ``like``, drawn where the generator lives."""
     numbers = draw(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
     return numbers.to(like.device)
+
+
+def drawn_poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
+    """Counts of these rates, drawn where the generator lives."""
+    return torch.poisson(rate.to(generator.device), generator).to(rate.device)
+
+
+def drawn_gamma(shape: Tensor, generator: torch.Generator) -> Tensor:
+    """Gamma numbers of these shapes and rate 1; torch's own take no generator.
+
+    Marsaglia & Tsang, A simple method for generating gamma variables, 2000: at shapes of at
+    least 1, at most one draw in twenty is drawn again. A smaller shape a is that of
+    gamma(a + 1) u^(1/a).
+    """
+    d = torch.where(shape < 1, shape + 1, shape) - 1 / 3
+    gamma = torch.full_like(d, torch.nan)
+    waits = d.isfinite()
+    while waits.any():
+        some = d[waits]
+        normal = drawn(torch.randn, some, generator)
+        cube = (1 + normal / (9 * some).sqrt()) ** 3
+        bound = 0.5 * normal.square() + some * (1 - cube + cube.clamp(min=0).log())
+        accepted = drawn(torch.rand, some, generator).log() < bound
+        gamma[waits] = torch.where(accepted, some * cube, torch.nan)
+        waits = gamma.isnan() & d.isfinite()
+    boost = drawn(torch.rand, d, generator) ** (1 / shape)
+    return torch.where(shape < 1, gamma * boost, gamma)

@@ -89,7 +89,7 @@ def n_bytes(run: Run, architecture: Architecture) -> int:
     a, n_rows = architecture, run.batch_size * run.n_importance_samples
     hidden = 2 * sum(a.hidden_layer_sizes)
     noise = n_rows * (a.n_components + hidden * (run.dropout > 0))
-    block = run.n_block_steps * (noise + run.batch_size * (2 + a.n_features * run.binarise))
+    block = run.n_block_steps * (noise + run.batch_size * (2 + run.n_bits))
     activations = n_rows * (hidden + a.n_decoded * a.n_features + 4 * a.n_components)
     # A block is there twice: as each run drew it, and joined.
     return _N_BYTES * (_N_COPIES * n_parameters(a) + 2 * block + _N_ACTIVATIONS * activations)

@@ -47,6 +47,12 @@ class Run:
     optimizer: AdamState | None = None  # to go on with, instead of at rest
 
     @property
+    def n_bits(self) -> int:
+        """Columns of which bits are drawn."""
+        bits = self.model.architecture.bits
+        return len(range(bits.start, bits.stop)) if self.binarise else 0
+
+    @property
     def n_steps(self) -> int:
         """Steps of a round, which is one pass over the rows."""
         return math.ceil(len(self.rows) / self.batch_size)
@@ -55,7 +61,7 @@ class Run:
     def n_block_steps(self) -> int:
         """Steps whose rows and noise are drawn at once."""
         numbers = self.n_importance_samples * self.batch_size * _NOMINAL_COMPONENTS
-        numbers += self.binarise * self.batch_size * self.model.architecture.n_features
+        numbers += self.batch_size * self.n_bits
         return max(1, min(_MAX_BLOCK_STEPS, _MAX_BLOCK_NUMBERS // numbers))
 
     @property
@@ -79,7 +85,7 @@ class Batch(NamedTuple):
 
     rows: Tensor  # (T, K, B)
     noise: Tensor  # (T, S, K, B, Z)     standard normal
-    uniforms: Tensor  # (T, K, B, D)     to draw bits with; D is 0 where none are drawn
+    uniforms: Tensor  # (T, K, B, D)     to draw bits with, of the columns that are bits
     encoder_masks: tuple[Tensor, ...]  # (T, K, B, H) for each hidden layer, with dropout
     decoder_masks: tuple[Tensor, ...]  # (T, K, S B, H)
 
@@ -141,7 +147,7 @@ class Stream:
         return Batch(
             self._next_rows(n_steps * size).view(n_steps, 1, size),
             self._draw(torch.randn, (n_steps, n_draws, 1, size, a.n_components)),
-            self._draw(torch.rand, (n_steps, 1, size, a.n_features * run.binarise)),
+            self._draw(torch.rand, (n_steps, 1, size, run.n_bits)),
             tuple(self._mask((n_steps, 1, size, width)) for width in hidden),
             tuple(self._mask((n_steps, 1, n_draws * size, width)) for width in hidden[::-1]),
         )

@@ -18,6 +18,7 @@ from sklearn.utils._array_api import (
     get_namespace_and_device,
     move_to,
 )
+from sklearn.utils._indexing import _get_column_indices as column_indices
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
@@ -31,6 +32,7 @@ __all__ = [
     "check_n_features",
     "check_same_namespace",
     "checked_cv",
+    "column_indices",
     "fit_context",
     "float_dtypes",
     "from_tensor",

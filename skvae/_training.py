@@ -261,7 +261,8 @@ class _Group:
         batch = self._block.at(step)
         x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
         if self._runs[0].binarise:
-            x = (batch.uniforms < x).to(x.dtype)
+            bits = x[..., self._widest.bits]
+            bits.copy_(batch.uniforms < bits)
         return x, c, batch
 
     @torch.no_grad()

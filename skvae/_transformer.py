@@ -78,8 +78,8 @@ class VAETransformer(BaseVAE):
             For NaN or infinite values, values outside of the likelihood's support, and
             parameters outside of their range.
         """
-        X = self._validate(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
-        self._fit(X, None, None, like=X)
+        X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
+        self._fit(X, None, None, like=X, table=table)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -99,8 +99,8 @@ class VAETransformer(BaseVAE):
         -------
         self : VAETransformer
         """
-        X = self._validate(X, reset=not hasattr(self, "_fitted"))
-        self._fit(X, None, None, like=X, is_partial=True)
+        X, table = self._read(X, reset=not hasattr(self, "_fitted"))
+        self._fit(X, None, None, like=X, is_partial=True, table=table)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -116,7 +116,7 @@ class VAETransformer(BaseVAE):
             In the dtype of X. Never a draw: the same row gives the same features.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="transform")
+        X, _ = self._read(X, reset=False, method="transform")
         return self._output(self._means(X, None), X)
 
     def posterior(self, X: Any) -> PosteriorMoments:
@@ -131,7 +131,7 @@ class VAETransformer(BaseVAE):
         mean, std : ndarrays of shape (n_samples, n_components)
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="transform")
+        X, _ = self._read(X, reset=False, method="transform")
         return self._posterior_of(X, None)
 
     def inverse_transform(
@@ -141,7 +141,7 @@ class VAETransformer(BaseVAE):
         mean: bool = True,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
-        """E[x|z] in the units of X, or a draw from p(x|z).
+        """E[x|z] in the units of X, of categories and bools the likeliest; or a draw of x.
 
         Parameters
         ----------
@@ -153,15 +153,16 @@ class VAETransformer(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            In the dtype of Z.
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the dtype of Z; see `likelihood` for when it is a DataFrame.
         """
         check_is_fitted(self)
         z = self._check_components(Z)
         if mean:
-            return self._output(self._decode(z, None), Z)
-        x, _ = self._draw(z, None, mean, self._generator(random_state))
-        return self._output(x, Z)
+            x = self._decode(z, None)
+        else:
+            x, _ = self._draw(z, None, mean, self._generator(random_state))
+        return self._rows(x, Z, is_mean=mean)
 
     def sample(
         self,
@@ -182,12 +183,13 @@ class VAETransformer(BaseVAE):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            In the units, dtype and namespace of the X of `fit`.
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the units, dtype and namespace of the X of `fit`; see `likelihood` for when
+            it is a DataFrame.
         """
         check_is_fitted(self)
         x, _ = self._sample(self._check_count(n_samples), None, mean, random_state)
-        return self._output(x, None)
+        return self._rows(x, None, is_mean=mean)
 
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
         """log p(x) of each row in nats, by the importance-weighted bound.
@@ -210,7 +212,7 @@ class VAETransformer(BaseVAE):
         log_likelihood : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="score_samples")
+        X, _ = self._read(X, reset=False, method="score_samples")
         return self._output(self._log_likelihood(X, None, self._check_count(n_draws)), X)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -243,7 +245,7 @@ class VAETransformer(BaseVAE):
             In nats: E_q[log p(x|z)] - KL[q(z|x) || p(z)], and both of these.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="elbo")
+        X, _ = self._read(X, reset=False, method="elbo")
         return self._elbo_of(X, None, n_draws)
 
     def effective_sample_size(self, X: Any, *, n_draws: int = 128) -> Any:
@@ -262,7 +264,7 @@ class VAETransformer(BaseVAE):
         effective_sample_size : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="effective_sample_size")
+        X, _ = self._read(X, reset=False, method="effective_sample_size")
         found = self._scores(X, None, self._check_count(n_draws))
         return self._output(found.effective_sample_size, X)
 
@@ -285,5 +287,5 @@ class VAETransformer(BaseVAE):
             In nats.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False, method="marginal_kl")
+        X, _ = self._read(X, reset=False, method="marginal_kl")
         return self._marginal_kl_of(X, None, n_draws)

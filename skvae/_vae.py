@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skvae._bounds import Terms
+from skvae._joint import Parts, family_of, named_columns
 from skvae._likelihoods import LIKELIHOODS, Likelihood
 from skvae._linear_start import LinearModel
 from skvae._networks import Perceptron
@@ -28,13 +29,26 @@ _LOG_SCALE_RANGE = (-14.0, 7.0)
 _HEAD_GAIN = 0.1
 
 
+# Of a start of other likelihoods than gaussian ones. An output follows the column by at most so
+# many for a standard deviation of it: logits and logarithms of rare things, whose slope is
+# steeper, would overshoot.
+_STEEPEST = 2.0
+_LEAST_VARIANCE = 1e-8
+_MAX_ROWS = 10_000
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Sizes and names: all it takes to build a network of the same shape.
 
     ``noise`` says where the likelihood's dispersion comes from: a parameter for each
-    column ("feature"), one for all ("shared"), the decoder ("decoder"), or a fixed
-    variance.
+    column ("feature"), one for all of a family ("shared"), the decoder ("decoder"); a
+    number is the variance of the families that have one in units of the column's, and for
+    the others "feature".
+
+    A row of x has the ``n_features`` columns that the likelihood explains first, and the
+    ``n_features`` that the encoder sees last. They are the same but for counts, which stand
+    first and of which the encoder sees the logarithms, at the end.
     """
 
     n_features: int
@@ -42,16 +56,30 @@ class Architecture:
     n_conditions: int = 0
     hidden_layer_sizes: tuple[int, ...] = (128, 128)
     activation: str = "silu"
-    likelihood: str = "gaussian"
+    likelihood: str | Parts = "gaussian"
     noise: Literal["feature", "shared", "decoder"] | float = "feature"
 
     @property
     def family(self) -> type[Likelihood]:
-        return LIKELIHOODS[self.likelihood]
+        return family_of(self.likelihood, None if isinstance(self.noise, str) else self.noise)
+
+    @property
+    def is_standardised(self) -> bool:
+        """Whether encoder and likelihood have the same columns, of mean 0 and variance 1."""
+        readings = {LIKELIHOODS[name].reading for name, _ in named_columns(self.likelihood)}
+        return readings <= {"standardised", "log"}
+
+    @property
+    def bits(self) -> slice:
+        """The columns in which values between 0 and 1 are probabilities of bits."""
+        for name, columns in named_columns(self.likelihood):
+            if LIKELIHOODS[name].is_bits:
+                return slice(*columns.indices(self.n_features))
+        return slice(0, 0)
 
     @property
     def n_dispersions(self) -> int:
-        """Parameters of the likelihood after the first."""
+        """Parameters of the likelihood after the first, those that are learned."""
         return len(self.family.parameters) - 1
 
     @property
@@ -103,16 +131,11 @@ class VAE(nn.Module):
             a.activation,
             device,
         )
-        n_free = a.n_dispersions if a.noise in ("feature", "shared") else 0
-        width = 1 if a.noise == "shared" else n_features
-        self.dispersion = nn.Parameter(  # (K, P - 1 or 0, D or 1)
+        n_free = 0 if a.noise == "decoder" else a.n_dispersions
+        width = len(named_columns(a.likelihood)) if a.noise == "shared" else n_features
+        self.dispersion = nn.Parameter(  # (K, P - 1 or 0, D or 1 for each family)
             torch.zeros(n_models, n_free, width, dtype=torch.float32, device=device)
         )
-        self._fixed: list[float] = []
-        if not isinstance(a.noise, str):
-            variance = torch.tensor([a.noise], dtype=torch.float64, device="cpu")
-            _, *fixed = a.family.start(torch.zeros_like(variance), variance)
-            self._fixed = [value.item() for value in fixed]
 
     @property
     def n_models(self) -> int:
@@ -120,11 +143,11 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, c: Tensor) -> Posterior:
         """(K, B, D), (K, B, C) -> q(z|x, c)."""
-        return Posterior.of(self.encoder(join(c, x)))
+        return Posterior.of(self.encoder(join(c, seen(x, self.architecture))))
 
     def encode_mean(self, x: Tensor, c: Tensor) -> Tensor:
         """The means of q(z|x, c) alone, (K, B, Z)."""
-        return self.encoder.first(join(c, x))
+        return self.encoder.first(join(c, seen(x, self.architecture)))
 
     def decode(self, z: Tensor, c: Tensor) -> Likelihood:
         """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
@@ -135,39 +158,46 @@ class VAE(nn.Module):
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""
         q = self.encode(x, c)
         z = q.rsample(noise)
-        return Terms(self.decode(z, c).log_prob(x).sum(-1), z, q.loc, q.log_scale)
+        log_px = self.decode(z, c).log_prob(explained(x, self.architecture)).sum(-1)
+        return Terms(log_px, z, q.loc, q.log_scale)
 
     def dispersions(self) -> list[Tensor]:
         """The likelihood's outputs that do not come from the decoder.
 
-        Each is (1, K, 1, D), or has ones for the axes that share it.
+        Each is (1, K, 1, D), or has one column for each family that shares it.
         """
-        free = self.dispersion[None, :, :, None].unbind(2)
-        fixed = [self.dispersion.new_full((1, 1, 1, 1), value) for value in self._fixed]
-        return [*free, *fixed]
+        return list(self.dispersion[None, :, :, None].unbind(2))
 
     @torch.no_grad()
-    def randomise(self, generator: torch.Generator, mean: Tensor) -> VAE:
-        """A lone model's random start: the decoder at the column means, variance 1."""
-        family = self.architecture.family
+    def randomise(
+        self, generator: torch.Generator, mean: Tensor, variance: Tensor | None = None
+    ) -> VAE:
+        """A lone model's random start: the decoder at the column means, and variances (or 1)."""
+        variance = torch.ones_like(mean) if variance is None else variance
         self.encoder.randomise(generator, _HEAD_GAIN)
         self.decoder.randomise(generator, _HEAD_GAIN)
-        self._start(family.start(mean, *[torch.ones_like(mean)] * self.architecture.n_dispersions))
+        self._start(self.architecture.family.start(mean, variance))
         return self
 
     @torch.no_grad()
-    def linearise(self, linear: LinearModel) -> VAE:
-        """Become exactly this linear model, all hidden layers disconnected (lone models)."""
+    def linearise(self, linear: LinearModel, x: Tensor | None = None) -> VAE:
+        """Become exactly this linear model, all hidden layers disconnected (lone models).
+
+        The linear model is one of the columns that the encoder sees. Where the likelihood
+        explains others, rows x (N, D + E) show how its outputs follow.
+        """
         a = self.architecture
+        decoder = _Decoder.of(linear) if x is None else _Decoder.fitted(linear, x, a)
         for network in (self.encoder, self.decoder):
             network.linear.weight.zero_()
             if network.head is not None:
                 network.head.weight.zero_()
         n_used = linear.loadings.shape[1]
         # x = A'c + b + W z + e, and q(z|x, c) = N(G (x - A'c - b), scale^2)
-        self.decoder.linear.weight[0, : a.n_conditions, 0] = linear.coefficients
-        self.decoder.linear.weight[0, a.n_conditions :, 0][:n_used] = linear.loadings.T
-        self._start(a.family.start(linear.mean, *[linear.noise_variance] * a.n_dispersions))
+        self.decoder.linear.weight[0, : a.n_conditions, 0] = decoder.coefficients
+        self.decoder.linear.weight[0, a.n_conditions :, 0][:n_used] = decoder.loadings.T
+        first, *rest = a.family.start(decoder.mean, decoder.variance)
+        self._start((first + decoder.shift, *rest))
         gain = linear.gain.T  # (D, Z)
         self.encoder.linear.weight[0, a.n_conditions :, 0, :n_used] = gain
         self.encoder.linear.weight[0, : a.n_conditions, 0, :n_used] = -linear.coefficients @ gain
@@ -186,8 +216,58 @@ class VAE(nn.Module):
         bias[0] = torch.stack(outputs[:n_decoded])
         if self.dispersion.shape[1]:
             free = torch.stack(outputs[n_decoded:])
-            shared = self.architecture.noise == "shared"
-            self.dispersion[0] = free.mean(1, keepdim=True) if shared else free
+            if self.architecture.noise == "shared":
+                families = named_columns(self.architecture.likelihood)
+                free = torch.stack([free[:, columns].mean(1) for _, columns in families], 1)
+            self.dispersion[0] = free
+
+
+class _Decoder(NamedTuple):
+    """A linear model on the scale of the likelihood's first output."""
+
+    coefficients: Tensor  # (C, D)
+    loadings: Tensor  # (D, Z)
+    mean: Tensor  # (D,)
+    variance: Tensor  # (D,)
+    shift: Tensor  # (D,)     from the output of this mean to the one without a condition
+
+    @classmethod
+    def of(cls, linear: LinearModel) -> _Decoder:
+        """Where the likelihood's first output is the mean of what the encoder sees."""
+        coefficients, mean, loadings, variance = linear[:4]
+        return cls(coefficients, loadings, mean, variance, torch.zeros_like(mean))
+
+    @classmethod
+    def fitted(cls, linear: LinearModel, x: Tensor, architecture: Architecture) -> _Decoder:
+        """Where it is another: to first order, about the column means."""
+        rows = x[:: max(1, len(x) // _MAX_ROWS)].double()
+        n_counts = x.shape[1] - architecture.n_features
+        values = explained(rows, architecture)
+        inputs = seen(rows, architecture).roll(n_counts, 1)  # counts first, as in values
+        mean, inputs_mean = values.mean(0), inputs.mean(0)
+        covariance = ((values - mean) * (inputs - inputs_mean)).mean(0)
+        variance = values.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
+        inputs_variance = inputs.var(0, correction=0).clamp(min=_LEAST_VARIANCE)
+        slope = architecture.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
+        slope = slope * covariance / inputs_variance
+        left = linear.noise_variance.roll(n_counts) / inputs_variance
+        return cls(
+            slope * linear.coefficients.roll(n_counts, 1),
+            slope[:, None] * linear.loadings.roll(n_counts, 0),
+            mean,
+            left * variance,
+            slope * (linear.mean.roll(n_counts) - inputs_mean),
+        )
+
+
+def explained(x: Tensor, architecture: Architecture) -> Tensor:
+    """The columns that the likelihood explains, (..., D)."""
+    return x[..., : architecture.n_features]
+
+
+def seen(x: Tensor, architecture: Architecture) -> Tensor:
+    """The columns that the encoder sees, (..., D)."""
+    return x[..., x.shape[-1] - architecture.n_features :]
 
 
 def join(c: Tensor, x: Tensor) -> Tensor:

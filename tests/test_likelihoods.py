@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy import special, stats
 
-from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
+from skvae._likelihoods import (
+    DEGREES_RANGE,
+    LIKELIHOODS,
+    OVERDISPERSION_FLOOR,
+    VARIANCE_FLOOR,
+    Likelihood,
+    drawn_gamma,
+)
 
 SHAPE = (2, 3, 4, 5)  # (S, K, B, D)
 
@@ -24,13 +31,44 @@ class Case(NamedTuple):
     scipy: object
 
 
+class OneOf:
+    """scipy's multinomial of one trial; in a column alone it is a bernoulli."""
+
+    dist = stats.bernoulli
+
+    def __init__(self, p):
+        self._p, column = p, stats.bernoulli(p)
+        self.mean, self.var, self.stats = column.mean, column.var, column.stats
+
+    def rvs(self, random_state):
+        rows = [random_state.multinomial(1, p) for p in self._p.reshape(-1, SHAPE[-1])]
+        return np.reshape(rows, SHAPE)
+
+    def logpmf(self, x):
+        pairs = zip(x.reshape(-1, SHAPE[-1]), self._p.reshape(-1, SHAPE[-1]), strict=True)
+        return np.reshape([stats.multinomial.logpmf(row, 1, p) for row, p in pairs], SHAPE[:-1])
+
+    def values(self):
+        return np.eye(SHAPE[-1]).reshape(-1, 1, 1, 1, SHAPE[-1]) * np.ones(SHAPE)
+
+
 LOC, RAW, LOGIT = uniform(-3, 3, 0), uniform(-4, 2, 1), uniform(-4, 4, 2)
+LOG_RATE, LOG_DEGREES = uniform(-2, 3, 3), uniform(1.5, 4, 4)
+VARIANCE = VARIANCE_FLOOR + np.exp(RAW.numpy())
+NORMAL = stats.norm(LOC.numpy(), np.sqrt(VARIANCE))
+R = 1 / (OVERDISPERSION_FLOOR + np.exp(RAW.numpy()))
 
 CASES = {
-    "gaussian": Case(
-        (LOC, RAW), stats.norm(LOC.numpy(), np.sqrt(VARIANCE_FLOOR + np.exp(RAW.numpy())))
-    ),
+    "gaussian": Case((LOC, RAW), NORMAL),
     "bernoulli": Case((LOGIT,), stats.bernoulli(special.expit(LOGIT.numpy()))),
+    "categorical": Case((LOGIT,), OneOf(special.softmax(LOGIT.numpy(), -1))),
+    "poisson": Case((LOG_RATE,), stats.poisson(np.exp(LOG_RATE.numpy()))),
+    "negative_binomial": Case((LOG_RATE, RAW), stats.nbinom(R, R / (R + np.exp(LOG_RATE.numpy())))),
+    "student_t": Case(
+        (LOC, RAW, LOG_DEGREES),
+        stats.t(DEGREES_RANGE[0] + np.exp(LOG_DEGREES.numpy()), LOC.numpy(), np.sqrt(VARIANCE)),
+    ),
+    "lognormal": Case((LOC, RAW), NORMAL),  # of the logarithm; test_columns.py has its own units
 }
 
 each_family = pytest.mark.parametrize("name", LIKELIHOODS)
@@ -40,6 +78,12 @@ def made(name):
     return LIKELIHOODS[name].of(*CASES[name].outputs)
 
 
+def density(name, x, likelihood=None):
+    """Log density of every cell; of a categorical, of every variable."""
+    log_prob = (likelihood or made(name)).log_prob(x)
+    return log_prob.sum(-1) if name == "categorical" else log_prob
+
+
 def is_discrete(name):
     return hasattr(CASES[name].scipy.dist, "pmf")
 
@@ -47,15 +91,19 @@ def is_discrete(name):
 def grid(name):
     """Points (N, 1, ...) and the weight of each in a sum over the support."""
     law, support = CASES[name].scipy, LIKELIHOODS[name].support
+    if name == "categorical":
+        return torch.from_numpy(law.values()), 1.0
     if is_discrete(name):
-        low, high = max(support.low, law.ppf(0).min()), min(support.high, law.ppf(1).max())
-        x = np.arange(low, high + 1).reshape(-1, 1, 1, 1, 1) * np.ones(SHAPE)
+        # What lies beyond has less mass than rounding.
+        high = min(support.high, law.isf(1e-14).max())
+        x = np.arange(support.low, high + 1).reshape(-1, 1, 1, 1, 1) * np.ones(SHAPE)
         return torch.from_numpy(x), 1.0
-    # Beyond 12 standard deviations a gaussian has 1e-32 of its mass; the trapezoid rule
-    # converges exponentially for a density that vanishes smoothly at both ends.
+    # Equal steps of arsinh x reach out to 8e4 standard deviations, beyond which Student's t of
+    # six degrees of freedom has 1e-25 of its mass; the trapezoid rule converges
+    # exponentially for a smooth function that vanishes at both ends.
     steps = np.linspace(-12, 12, 2001).reshape(-1, 1, 1, 1, 1)
-    x = np.clip(law.mean() + steps * law.std(), support.low, support.high)
-    return torch.from_numpy(x), torch.from_numpy(24 / 2000 * law.std())
+    x, weight = law.mean() + np.sinh(steps) * law.std(), np.cosh(steps) * law.std()
+    return torch.from_numpy(x), torch.from_numpy(24 / 2000 * weight)
 
 
 def test_every_family_is_tested():
@@ -68,13 +116,14 @@ def test_log_density_is_scipys(name):
     x = law.rvs(random_state=np.random.default_rng(0)).astype(float)
     expected = (law.logpmf if is_discrete(name) else law.logpdf)(x)
     # Two float64 formulas of the same number, a few roundings apart.
-    np.testing.assert_allclose(made(name).log_prob(torch.from_numpy(x)), expected, rtol=1e-11)
+    found = density(name, torch.from_numpy(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 
 
 @each_family
 def test_density_has_mass_one(name):
     x, weight = grid(name)
-    mass = (made(name).log_prob(x).exp() * weight).sum(0)
+    mass = (density(name, x).exp() * weight).sum(0)
     # The quadrature is exact to rounding: 2,001 terms of float64.
     np.testing.assert_allclose(mass, 1, atol=1e-11)
 
@@ -89,12 +138,14 @@ def test_moments_are_scipys(name):
 @each_family
 def test_samples_have_its_mean_and_variance(name):
     n = 20_000
-    likelihood, law = made(name), CASES[name].scipy
-    generator = torch.Generator().manual_seed(0)
-    x = torch.stack([likelihood.sample(generator) for _ in range(n)]).numpy()
+    law, generator = CASES[name].scipy, torch.Generator().manual_seed(0)
+    likelihood = LIKELIHOODS[name].of(*(o.expand(n, *SHAPE) for o in CASES[name].outputs))
+    x = likelihood.sample(generator).numpy()
     assert x.shape == (n, *SHAPE)
-    support = LIKELIHOODS[name].support
-    assert ((x >= support.low) & (x <= support.high)).all()
+    in_units_of_X = np.exp(x) if LIKELIHOODS[name].reading == "log" else x
+    assert not LIKELIHOODS[name].support.outside(torch.from_numpy(in_units_of_X)).any()
+    if name == "categorical":
+        assert (x.sum(-1) == 1).all()
     variance, kurtosis = law.stats(moments="vk")
     # Five standard errors: by chance one of 120 cells in ten thousand seeds; the seed is fixed.
     assert (np.abs(x.mean(0) - law.mean()) < 5 * np.sqrt(variance / n)).all()
@@ -140,11 +191,10 @@ def test_the_ceiling_of_the_variance_is_passed_over():
 @each_family
 def test_start_is_the_inverse_of_of(name):
     family, likelihood = LIKELIHOODS[name], made(name)
-    variances = [likelihood.variance] * (len(family.parameters) - 1)
-    again = family.of(*family.start(likelihood.mean, *variances))
+    again = family.of(*family.start(likelihood.mean, likelihood.variance))
     # exp(log(.)) and its like: a few roundings.
     np.testing.assert_allclose(again.mean, likelihood.mean, rtol=1e-10)
-    if variances:
+    if len(family.parameters) > 1:
         np.testing.assert_allclose(again.variance, likelihood.variance, rtol=1e-10)
 
 
@@ -152,9 +202,9 @@ def test_start_is_the_inverse_of_of(name):
 def test_start_is_finite_at_the_ends(name):
     """A column that is always at an end of the support, without variance."""
     family = LIKELIHOODS[name]
-    ends = torch.tensor([end for end in family.support if np.isfinite(end)] or [0.0])
-    variances = [torch.zeros_like(ends)] * (len(family.parameters) - 1)
-    start = family.start(ends, *variances)
+    low, high, *_ = family.support
+    ends = torch.tensor([end for end in (low, high) if np.isfinite(end)] or [0.0])
+    start = family.start(ends, torch.zeros_like(ends))
     assert all(output.isfinite().all() for output in start)
     assert family.of(*start).log_prob(ends).isfinite().all()
 
@@ -167,10 +217,50 @@ def test_extreme_outputs_stay_finite(name):
         torch.tensor([-1e3, 1e3, 0.0, 0.0]).roll(2 * i).requires_grad_()
         for i in range(len(family.parameters))
     ]
-    density = family.of(*outputs).log_prob(torch.full((4,), 0.5))
-    gradients = torch.autograd.grad(density.sum(), outputs)
+    x = torch.full((4,), 0.5)
+    density = family.of(*outputs).log_prob(x)
+    by_autograd = torch.autograd.grad(density.sum(), outputs)
+    leaves = [output.detach() for output in outputs]
+    by_hand = family.of(*leaves).gradients(leaves, x, torch.ones(()))
     assert density.isfinite().all()
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(gradient.isfinite().all() for gradient in (*by_autograd, *by_hand))
+
+
+@each_family
+def test_slope_is_that_of_the_start(name):
+    """Of the first output over the mean, by central differences."""
+    family, likelihood, step = LIKELIHOODS[name], made(name), 1e-6
+    mean = likelihood.mean.clamp(min=1e-2) if family.reading != "standardised" else likelihood.mean
+    ends = [family.start(mean + sign * step, likelihood.variance)[0] for sign in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * step)
+    # Relative errors of (step / mean)^2, and of rounding over the step.
+    np.testing.assert_allclose(family.slope(mean), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [0.05, 0.7, 1.0, 3.0, 200.0])
+def test_gamma_draws_are_scipys(shape):
+    n = 20_000
+    draws = drawn_gamma(
+        torch.full((n,), shape, dtype=torch.float64), torch.Generator().manual_seed(0)
+    )
+    # By chance one of a thousand seeds; the seed is fixed.
+    assert stats.kstest(draws.numpy(), stats.gamma(shape).cdf).pvalue > 1e-3
+
+
+def test_variables_of_a_categorical_do_not_see_each_other():
+    """Several side by side are each as alone."""
+    sizes, logits = (3, 1, 2), uniform(-4, 4, 6)[..., [0, 1, 2, 3, 4, 0]]
+    joined = LIKELIHOODS["categorical"].sized(sizes).of(logits)
+    alone = [LIKELIHOODS["categorical"].of(part) for part in logits.split(sizes, -1)]
+    for attribute in ("mean", "variance"):
+        expected = torch.cat([getattr(one, attribute) for one in alone], -1)
+        # The same formula in another order.
+        torch.testing.assert_close(getattr(joined, attribute), expected, rtol=1e-12, atol=1e-14)
+    x = joined.sample(torch.Generator().manual_seed(0))
+    parts = x.split(sizes, -1)
+    assert all((part.sum(-1) == 1).all() for part in parts)
+    expected = torch.cat([p.log_prob(part) for p, part in zip(alone, parts, strict=True)], -1)
+    torch.testing.assert_close(joined.log_prob(x), expected, rtol=1e-12, atol=1e-14)
 
 
 @each_family
@@ -187,7 +277,7 @@ def test_sampling_uses_the_given_generator_alone(name):
 @pytest.mark.parametrize("name", [name for name in LIKELIHOODS if LIKELIHOODS[name].is_bits])
 def test_a_fraction_is_scored_by_the_expected_log_density(name):
     likelihood, p = made(name), uniform(0, 1, 3)
-    low, high = (torch.full(SHAPE, end, dtype=p.dtype) for end in likelihood.support)
+    low, high, *_ = (torch.full(SHAPE, end, dtype=p.dtype) for end in likelihood.support)
     expected = p * likelihood.log_prob(high) + (1 - p) * likelihood.log_prob(low)
     # Linear in x by either formula; only rounding differs.
     np.testing.assert_allclose(likelihood.log_prob(p), expected, rtol=1e-12, atol=1e-13)

@@ -299,3 +299,17 @@ def test_randomness_comes_from_the_generator_alone(shape, noise):
     one, other = fitted(X, 3, noise), fitted(X, 3, noise)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_start_carried_over_is_the_linear_model_itself_where_that_is_gaussian():
+    """The slopes that rows show are then 1, and the shift is that of the condition."""
+    x = torch.from_numpy(StandardScaler().fit_transform(load_wine().data))
+    c = torch.nn.functional.one_hot(torch.from_numpy(load_wine().target)).to(x)
+    generator = torch.Generator().manual_seed(0)
+    linear = linear_model(x, c, 3, "feature", kind="pca", floor=1e-6, generator=generator)
+    one, other = (VAE(Architecture(13, 3, 3, (8,))).double() for _ in range(2))
+    one.linearise(linear)
+    other.linearise(linear, x)
+    for name, weights in one.state_dict().items():
+        # Moments of 178 rows, of numbers near 1.
+        torch.testing.assert_close(other.state_dict()[name], weights, rtol=0, atol=1e-10)

@@ -322,6 +322,32 @@ def test_columns_of_a_condition_are_not_shown(frame, columns):
         ReconstructionDisplay.from_estimator(model, table, condition=Y)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_categories_are_not_shown(library):
+    """A table of two numbers, a category and a bool, whose rows come back as DataFrames."""
+    frames = pytest.importorskip(library)
+    data = {"a": X[:, 0], "kind": Y, "b": X[:, 1], "is_odd": np.arange(N) % 2 == 1}
+    table = frames.DataFrame(data)
+    model = VAETransformer(**SMALL, likelihood="auto").fit(table)
+    display = ReconstructionDisplay.from_estimator(model, table, n_rows=4)
+    assert display.feature_names.tolist() == ["a", "b", "is_odd"]
+    shown = np.column_stack([X[:, 0], X[:, 1], np.arange(N) % 2])
+    np.testing.assert_array_equal(display.X, shown[:4])
+    Z = model.transform(table[:4])
+    for name, mean in {"mean": True, "draw": False}.items():
+        rows = model.inverse_transform(Z, mean=mean)
+        found = getattr(display, name)
+        np.testing.assert_array_equal(found[:, :2], rows[["a", "b"]].to_numpy())
+        np.testing.assert_array_equal(found[:, 2], rows["is_odd"].to_numpy())
+    samples = SampleDisplay.from_estimator(model, table, features=("a", "b"), n_samples=5)
+    np.testing.assert_array_equal(samples.samples[0, :, 0], model.sample(5)["a"].to_numpy())
+    assert ManifoldDisplay.from_estimator(model, feature="b", n_grid=3).feature == 1
+    assert LatentSpaceDisplay.from_estimator(model, table, Y).mean.shape == (N, 2)
+    categories = VAETransformer(**SMALL, likelihood="categorical").fit(table[["kind"]])
+    with pytest.raises(ValueError, match="all columns of X are categories"):
+        TraversalDisplay.from_estimator(categories)
+
+
 def test_reconstruction_names_columns(vae, pipeline, frame):
     def ticks(display):
         return [tick.get_text() for tick in display.axes_[-1].get_xticklabels()]

@@ -307,7 +307,7 @@ def test_units_of_float32():
 def test_float32_is_standardised_as_in_float64(shift, scale):
     """Whatever the units."""
     x = torch.from_numpy((X * scale + shift).astype(np.float32))
-    columns = Columns.of(x, standardised=True)
+    columns = Columns.of(x, ["gaussian"] * 5)
     device = torch.device("cpu")
     found = columns.encode(x, torch.float32, device)
     exact = columns.encode(x.double(), torch.float64, device)

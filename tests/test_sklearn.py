@@ -19,7 +19,10 @@ ESTIMATORS = [
     VAETransformer(noise_variance="decoder", init="random", **SMALL),
     VAETransformer(noise_variance=1.0, dropout=0.1, alpha=1e-3, **SMALL),
     VAETransformer(n_importance_samples=3, beta=0.5, learning_rate="cosine", **SMALL),
+    VAETransformer(likelihood="auto", **SMALL),
+    VAETransformer(likelihood={"student_t": slice(0, 1), "remainder": "auto"}, **SMALL),
     ConditionalVAE(**SMALL),
+    ConditionalVAE(likelihood="auto", **SMALL),
     ConditionalVAE(noise_variance="shared", n_importance_samples=2, **SMALL),
 ]
 
@@ -44,21 +47,22 @@ MORE = [
     checks.check_global_set_output_transform_polars,
     checks.check_estimators_partial_fit_n_features,
 ]
-TWO = [ESTIMATORS[0], ESTIMATORS[6]]
+TWO = [ESTIMATORS[0], ESTIMATORS[8]]
+TABLES = [ESTIMATORS[6], ESTIMATORS[9]]
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 # The set_output checks fit on a DataFrame and transform an array.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
 @pytest.mark.parametrize("check", MORE, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("estimator", TWO, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", TWO + TABLES, ids=str)
 def test_more_checks(estimator, check):
     check(type(estimator).__name__, clone(estimator))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("namespace", ["numpy", "array_api_strict", "torch"])
-@pytest.mark.parametrize("estimator", TWO, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", TWO + TABLES, ids=str)
 def test_array_api(estimator, namespace):
     checks.check_array_api_input_and_values(
         type(estimator).__name__, clone(estimator), array_namespace=namespace

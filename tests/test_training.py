@@ -33,6 +33,25 @@ def lone(seed=0, q=2, hidden=(8, 4), n_conditions=0, like=X, **names):
     return VAE(a, device=like.device).to(like.dtype).randomise(generator, like.mean(0))
 
 
+# Counts first, with their logarithms at the end; fractions of bits; two variables of categories.
+MIXED = (
+    ("poisson", (1, 1)), ("negative_binomial", (1,)), ("gaussian", (1, 1)), ("student_t", (1,)),
+    ("lognormal", (1,)), ("bernoulli", (1, 1)), ("categorical", (3, 2)),
+)  # fmt: skip
+_COUNTS = X[:, :3].exp().round()
+X_MIXED = torch.cat(
+    (_COUNTS, X[:, 3:7], torch.sigmoid(X[:, 7:9]), LABELS, functional.one_hot((X[:, 9] > 0).long()),
+     (_COUNTS + 1).log()), 1,
+)  # fmt: skip
+
+
+def lone_mixed(seed=0, q=2, hidden=(8, 4), n_conditions=0, **names):
+    a = Architecture(14, q, n_conditions, hidden, likelihood=MIXED, **names)
+    mean, variance = X_MIXED[:, :14].mean(0), X_MIXED[:, :14].var(0)
+    generator = torch.Generator().manual_seed(seed)
+    return VAE(a).double().randomise(generator, mean, variance)
+
+
 def run_of(model, seed=0, rows=150, n_validation=20, **keywords):
     device = model.dispersion.device
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed)).to(device)
@@ -127,6 +146,35 @@ def test_together_is_alone_with_bits_drawn_afresh():
     assert_together_is_alone(runs, x, NOTHING)
     plain = train([replace(runs[0], binarise=False)], x, NOTHING)[0]
     assert plain.bound != train(runs[:1], x, NOTHING)[0].bound
+
+
+@pytest.mark.parametrize("noise", ["feature", "shared", "decoder", 0.5])
+@pytest.mark.parametrize("c", [NOTHING, LABELS], ids=["unconditional", "conditional"])
+def test_together_is_alone_whatever_the_columns(c, noise):
+    sizes = [(2, (8,)), (4, (3,)), (1, (6,)), (3, (8,))]
+    runs = [
+        run_of(
+            lone_mixed(i, *size, c.shape[1], noise=noise),
+            i,
+            max_iter=6,
+            binarise=True,
+            learning_rate=1e-2,
+        )
+        for i, size in enumerate(sizes)
+    ]
+    trained = assert_together_is_alone(runs, X_MIXED, c)
+    for result in trained:  # six rounds have taught every one
+        assert result.bound > result.start_bound
+
+
+def test_bits_are_drawn_in_their_own_columns_alone():
+    """Nothing is drawn of other columns, whatever is in them."""
+    group = training._Group([training.Watch(run_of(lone_mixed(), binarise=True))], X_MIXED, NOTHING)
+    drawn = group._batch(group._step_of_block)[0][0]
+    given = X_MIXED[group._block.rows[0, 0]]
+    is_bit = torch.zeros(17, dtype=torch.bool).index_fill(0, torch.tensor([7, 8]), True)
+    assert torch.equal(drawn[:, ~is_bit], given[:, ~is_bit])
+    assert ((drawn[:, is_bit] == 0) | (drawn[:, is_bit] == 1)).all()
 
 
 def test_runs_of_different_groups_train_in_one_call():
@@ -362,7 +410,8 @@ def filled(model, bound, x, c, noise, *masks, beta):
 
 LIKELIHOODS_AND_NOISES = [
     ("gaussian", "feature"), ("gaussian", "shared"), ("gaussian", "decoder"), ("gaussian", 0.5),
-    ("bernoulli", "feature"),
+    ("bernoulli", "feature"), ("student_t", "feature"), ("student_t", "shared"),
+    ("student_t", "decoder"),
 ]  # fmt: skip
 
 
@@ -390,6 +439,24 @@ def test_the_gradient_is_autograds(n_draws, c, hidden, likelihood, noise):
     )
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, **close)
+
+
+@pytest.mark.parametrize("noise", ["feature", "shared", "decoder", 0.5])
+@pytest.mark.parametrize("c", [NOTHING, LABELS], ids=["unconditional", "conditional"])
+def test_the_gradient_of_a_mixed_table_is_autograds(c, noise):
+    model = stack([lone_mixed(i, 2, (8,), c.shape[1], noise=noise) for i in range(2)])
+    generator, beta = torch.Generator().manual_seed(0), X.new_tensor([0.5, 2.0])
+    draws = torch.randn(3, 2, 178, 2, generator=generator, dtype=X.dtype)
+    x, c = X_MIXED.expand(2, -1, -1), c.expand(2, -1, -1)
+    value, found = filled(model, ELBO, x, c, draws, beta=beta)
+    bound = elbo(model.terms(x, c, draws), beta)
+    torch.testing.assert_close(value, bound, rtol=1e-9, atol=1e-11)
+    expected = torch.autograd.grad(
+        bound.mean(1).sum(), list(model.parameters()), materialize_grads=True
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        # As above; counts up to 15 make larger sums.
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -432,7 +499,7 @@ def test_a_clamped_posterior_finds_back():
 class Laplace(Likelihood):
     """As short as a likelihood may be: no gradient of its own."""
 
-    parameters, standardised, is_bits = ("loc", "log_scale"), True, False
+    parameters, reading = ("loc", "log_scale"), "standardised"
 
     def __init__(self, loc, log_scale):
         self.loc, self.log_scale = loc, log_scale
@@ -442,8 +509,8 @@ class Laplace(Likelihood):
         return cls(*outputs)
 
     @classmethod
-    def start(cls, mean, *variance):
-        return mean, 0.5 * torch.log(variance[0] / 2)
+    def start(cls, mean, variance):
+        return mean, 0.5 * torch.log(variance / 2)
 
     def log_prob(self, x):
         scaled = (x - self.loc).abs() * (-self.log_scale).exp()

@@ -29,8 +29,8 @@ class Model:
     """Asks nothing of the estimator but its public methods.
 
     Steps before it are applied to X, and undone where all of them can be
-    (``inverse_transform``); else rows are shown as the VAE sees them. Columns that are a
-    condition are not shown.
+    (``inverse_transform``); else rows are shown as the VAE sees them. Shown are columns of
+    numbers: neither a condition nor categories.
     """
 
     vae: VAETransformer | ConditionalVAE
@@ -109,10 +109,10 @@ class Model:
         """Names of the columns of `decode`; x0, x1, ... where there are none."""
         owner = self.before if self.before is not None and self._is_undone else self.vae
         names = getattr(owner, "feature_names_in_", None)
-        others = self._others
-        n_columns = n_shown if others is None else self.vae.n_features_in_
+        shown = self._shown
+        n_columns = n_shown if shown is None else self.vae.n_features_in_
         names = np.array([f"x{i}" for i in range(n_columns)] if names is None else names, object)
-        return names if others is None else names[others]
+        return names if shown is None else names[shown]
 
     # ------------------------------------------------------------- in and out of it
 
@@ -121,31 +121,37 @@ class Model:
         """Whether what is decoded can be given in the units of the first step's X."""
         if self.before is None:
             return True
-        return hasattr(self.before, "inverse_transform") and self._others is None
+        return hasattr(self.before, "inverse_transform") and self._shown is None
 
     @property
-    def _others(self) -> list[int] | None:
-        """Positions of the columns that are no condition; None where all are modelled."""
-        columns = getattr(self.vae, "condition_columns", None)
-        if columns is None:
-            return None
-        n_columns = self.vae.n_features_in_
+    def _shown(self) -> list[int] | None:
+        """Positions of the columns that are shown; None where all are."""
+        n_columns, columns = self.vae.n_features_in_, getattr(self.vae, "condition_columns", None)
         names = list(getattr(self.vae, "feature_names_in_", ()))
-        taken = {names.index(c) if isinstance(c, str) else c % n_columns for c in columns}
-        return [i for i in range(n_columns) if i not in taken]
+        taken = {names.index(c) if isinstance(c, str) else c % n_columns for c in columns or ()}
+        modelled = np.array([i for i in range(n_columns) if i not in taken])
+        variance = getattr(self.vae, "noise_variance_", None)
+        if variance is not None:
+            modelled = modelled[~np.isnan(to_numpy(variance))]  # of categories there is none
+        if not len(modelled):
+            raise ValueError(
+                "all columns of X are categories: there are no numbers to show. LatentSpaceDisplay "
+                "and ComponentDisplay need none."
+            )
+        return None if len(modelled) == n_columns else modelled.tolist()
 
     def _enter(self, X: Any) -> Any:
         return X if self.before is None else self.before.transform(X)
 
     def _leave(self, x: Any) -> np.ndarray:
         if self.before is not None and self._is_undone:
-            x = self.before.inverse_transform(to_numpy(x))
+            x = self.before.inverse_transform(as_array(x))
         return self._modelled(x)
 
     def _modelled(self, x: Any) -> np.ndarray:
-        """As numbers, without the condition's columns."""
+        """The columns that are shown, as numbers."""
         x = as_array(x)
-        return (x if self._others is None else x[:, self._others]).astype(np.float64)
+        return (x if self._shown is None else x[:, self._shown]).astype(np.float64)
 
     def _given(self, condition: Any) -> dict[str, Any]:
         if condition is None:

@@ -1,0 +1,88 @@
+"""Families: the likelihood of every column, as users name them or by their dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skvae._conditions import listed
+from skvae._frames import Cells, as_array, check_complete, kind_of, numbers_of
+from skvae._likelihoods import LIKELIHOODS
+from skvae._sklearn import column_indices
+
+#: Likelihoods that take a column of numbers as it is.
+OF_NUMBERS = frozenset(name for name in LIKELIHOODS if name != "categorical")
+
+
+def families_of(
+    likelihood: Any, X: Any, columns: Sequence[Cells], modelled: Sequence[int] | None = None
+) -> list[str]:
+    """The likelihood of every column of X; "" for those that are not modelled."""
+    modelled = range(len(columns)) if modelled is None else modelled
+    if isinstance(likelihood, str):
+        names = dict.fromkeys(modelled, likelihood)
+    else:
+        names, rest = _named(likelihood, X)
+        left = [i for i in modelled if i not in names]
+        if left and rest is None:
+            raise ValueError(
+                f"likelihood does not name the columns {listed([columns[i].name for i in left])}. "
+                "Name them too, or add 'remainder', with a likelihood for all the rest or 'auto'."
+            )
+        names.update(dict.fromkeys(left, rest))
+    auto = {i: _likely(columns[i]) for i in modelled if names[i] == "auto"}
+    return [{**names, **auto}[i] if i in modelled else "" for i in range(len(columns))]
+
+
+def _named(likelihood: Any, X: Any) -> tuple[dict[int, str], str | None]:
+    """Positions of columns with the likelihood that is given for each, and that of the rest."""
+    pairs = likelihood.items() if isinstance(likelihood, Mapping) else likelihood
+    names: dict[int, str] = {}
+    rest = None
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(
+                f"likelihood has {pair!r} where it takes pairs of a likelihood's name and columns, "
+                "for instance ('poisson', ['visits'])."
+            )
+        name, columns = pair
+        if name == "remainder":
+            rest = _checked(columns, "auto")
+            continue
+        for position in _positions(_checked(name, "remainder"), columns, X):
+            if names.setdefault(position, name) != name:
+                raise ValueError(
+                    f"likelihood names column {position} of X twice: {names[position]!r}, {name!r}."
+                )
+    return names, rest
+
+
+def _checked(name: Any, other: str) -> str:
+    if name not in (*LIKELIHOODS, other):
+        raise ValueError(
+            f"likelihood={name!r} is none of {listed([*LIKELIHOODS, other])}. A mapping has the "
+            "likelihoods for keys, and for each of them its columns."
+        )
+    return str(name)
+
+
+def _positions(name: str, columns: Any, X: Any) -> list[int]:
+    table = X if hasattr(X, "shape") else as_array(X)
+    try:
+        return list(column_indices(table, columns(table) if callable(columns) else columns))
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"likelihood has for {name!r} the columns {columns!r}, which X has not: {error}"
+        ) from None
+
+
+def _likely(cells: Cells) -> str:
+    """By the kind of a column: the likelihood that "auto" stands for."""
+    kind = kind_of(cells.name, cells.dtype)
+    if kind == "integer":
+        check_complete(cells)
+        values = numbers_of(cells, "negative_binomial")
+        # The variance of a count is at least its mean.
+        is_count = values.min() >= 0 and values.var() >= values.mean()
+        return "negative_binomial" if is_count else "gaussian"
+    return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[kind]

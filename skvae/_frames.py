@@ -1,0 +1,175 @@
+"""Frames: the columns of DataFrames and arrays as numpy has them, and DataFrames made of such."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skvae._conditions import is_missing, listed, narrowed, plain
+
+_LIBRARIES = ("pandas", "polars")
+
+# How the names of dtypes begin, of numpy, pandas and polars alike.
+_KINDS = {
+    "category": "category", "categorical": "category", "enum": "category", "str": "category",
+    "object": "category", "large_string": "category", "bool": "bool", "int": "integer",
+    "uint": "integer", "float": "float", "double": "float",
+}  # fmt: skip
+
+
+class Cells(NamedTuple):
+    """A column of a user's table, read or to be written."""
+
+    name: Any
+    values: np.ndarray
+    dtype: str  # as its library writes it; to be written, "" is that of the values
+    declared: np.ndarray | None = None  # categories, where the dtype says which there are
+    is_ordered: bool = False  # these categories
+
+
+def kind_of(name: Any, dtype: str) -> str:
+    """Of a column with this dtype: "category", "bool", "integer" or "float"."""
+    for beginning, kind in _KINDS.items():
+        if dtype.lower().startswith(beginning):
+            return kind
+    raise ValueError(
+        f"column {name!r} has the dtype {dtype}, which no likelihood is for. Drop the column, or "
+        "turn it into numbers or categories."
+    )
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def read_columns(X: Any) -> list[Cells]:
+    """The columns of a DataFrame, or of an array of any kind."""
+    if not hasattr(X, "columns"):
+        return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
+    return [_of_series(name, X[name]) for name in X.columns]
+
+
+def check_names_differ(X: Any) -> None:
+    names = [str(name) for name in getattr(X, "columns", ())]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"X has two columns of one name: {listed(twice)}. Rename one of them.")
+
+
+def is_numeric(X: Any) -> bool:
+    """Whether X is an array of numbers, or what scikit-learn makes or refuses to make one."""
+    if hasattr(X, "columns"):
+        return False
+    if isinstance(X, (list, tuple)):
+        try:
+            return np.asarray(X).dtype.kind not in "OUS"
+        except ValueError:  # rows of several lengths
+            return True
+    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
+
+
+def as_array(X: Any) -> np.ndarray:
+    """Lists as objects: numbers must not turn into strings beside them."""
+    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else plain(X)
+
+
+def _of_array(position: int, values: np.ndarray) -> Cells:
+    return Cells(f"x{position}", values, str(values.dtype).replace("<U", "str"))
+
+
+def _of_series(name: Any, series: Any) -> Cells:
+    dtype, declared, is_ordered = series.dtype, None, False
+    text = str(dtype)
+    if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
+        text, declared = "Enum", dtype.categories.to_numpy()
+    elif text == "category":
+        declared, is_ordered = dtype.categories.to_numpy(), bool(dtype.ordered)
+    return Cells(name, narrowed(plain(series)), text, declared, is_ordered)
+
+
+def check_complete(cells: Cells) -> None:
+    """Infinities are left to scikit-learn."""
+    missing = is_missing(cells.values)
+    if missing.any() and not (cells.values.dtype.kind == "f" and np.isinf(cells.values).any()):
+        raise ValueError(
+            f"X has a missing value (NaN, None or NA) in column {cells.name!r}, row "
+            f"{int(np.argmax(missing))}. Drop these rows, impute the column, or make the "
+            "missing a category of its own."
+        )
+
+
+def categories_of(cells: Cells) -> np.ndarray:
+    """Those that a column has, in their order."""
+    try:
+        return np.unique(cells.values[~is_missing(cells.values)])
+    except TypeError:
+        types = sorted({type(value).__name__ for value in cells.values.tolist()})
+        raise ValueError(
+            f"column {cells.name!r} of X has values of several types: {listed(types)}. As "
+            "categories they have no order: turn them all into strings."
+        ) from None
+
+
+def numbers_of(cells: Cells, family: str) -> np.ndarray:
+    """(N,) in float64, for a likelihood that is one of numbers."""
+    try:
+        return cells.values.astype(np.float64)
+    except (TypeError, ValueError):
+        values = cells.values.tolist()
+        row = next(i for i, value in enumerate(values) if not _is_number(value))
+    raise ValueError(
+        f"column {cells.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
+        f"{family!r}, is of numbers. Use 'categorical' for this column."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def library_of(X: Any) -> str:
+    """The library of a DataFrame; "" for all else."""
+    name = type(X).__module__.partition(".")[0]
+    return name if name in _LIBRARIES and hasattr(X, "columns") else ""
+
+
+def frame_of(library: str, columns: Sequence[Cells]) -> Any:
+    """A DataFrame of that library."""
+    return {"pandas": _pandas, "polars": _polars}[library](columns)
+
+
+def _pandas(columns: Sequence[Cells]) -> Any:
+    pd = importlib.import_module("pandas")
+
+    def series(cells: Cells) -> Any:
+        if cells.dtype == "category":
+            return pd.Categorical(cells.values, cells.declared, ordered=cells.is_ordered)
+        found = pd.Series(cells.values)
+        return found.astype(cells.dtype) if cells.dtype else found
+
+    return pd.DataFrame({cells.name: series(cells) for cells in columns})
+
+
+def _polars(columns: Sequence[Cells]) -> Any:
+    pl = importlib.import_module("polars")
+
+    def series(cells: Cells) -> Any:
+        is_text = cells.values.dtype.kind in "OU"
+        found = pl.Series(cells.name, cells.values.tolist() if is_text else cells.values)
+        if not cells.dtype:
+            return found
+        name = cells.dtype.partition("(")[0]
+        return found.cast(
+            getattr(pl, name) if cells.declared is None else pl.Enum(cells.declared.tolist())
+        )
+
+    return pl.DataFrame([series(cells) for cells in columns])

@@ -1,0 +1,39 @@
+"""Supports: which value of X, in which column, its likelihood cannot explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from skvae._likelihoods import LIKELIHOODS
+
+_COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
+_REMEDIES = {
+    "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
+    "poisson": _COUNTS,
+    "negative_binomial": _COUNTS,
+    "lognormal": "Only positive numbers have a logarithm: shift the column, or use "
+    "likelihood='gaussian'.",
+}
+
+
+def check_support(x: Tensor, families: Sequence[str], place: Callable[[int, int], str]) -> None:
+    """x (N, D) has a likelihood for each column; ``place`` is what users call a cell.
+
+    Categories have been looked up by now, and are their numbers.
+    """
+    for name in dict.fromkeys(families):
+        support = LIKELIHOODS[name].support
+        if name == "categorical" or support.low == -math.inf:
+            continue
+        positions = [i for i, family in enumerate(families) if family == name]
+        outside = support.outside(x if len(positions) == len(families) else x[:, positions])
+        if outside.any():
+            row, column = (int(i) for i in outside.nonzero()[0])
+            column = positions[column]
+            raise ValueError(
+                f"likelihood={name!r} needs values in {support}; {place(row, column)} is "
+                f"{x[row, column].item():g}. {_REMEDIES[name]}"
+            )

@@ -1,0 +1,171 @@
+"""Tables as users have them <-> arrays of numbers: a category is its number, a bool 0 or 1.
+
+Axes: ``N`` rows, ``D`` columns of X that are modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from skvae._conditions import listed
+from skvae._families import families_of
+from skvae._frames import (
+    Cells,
+    categories_of,
+    check_complete,
+    frame_of,
+    kind_of,
+    library_of,
+    numbers_of,
+    read_columns,
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known of a column after fit."""
+
+    name: Any  # a made up one where there are no names
+    dtype: str
+    family: str  # its likelihood; "" if it is not modelled
+    categories: np.ndarray | None = None  # by number
+    is_declared: bool = False  # the dtype says which categories there are
+    is_ordered: bool = False
+
+    @classmethod
+    def of(cls, cells: Cells, family: str) -> Column:
+        categories, is_declared = cells.declared, cells.declared is not None
+        if family == "categorical" and categories is None:
+            categories = categories_of(cells)
+        return cls(cells.name, cells.dtype, family, categories, is_declared, cells.is_ordered)
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether it is modelled so; its dtype may have categories without that."""
+        return self.family == "categorical"
+
+    def encode(self, cells: Cells) -> np.ndarray:
+        """(N,) numbers."""
+        check_complete(cells)
+        return self._codes(cells.values) if self.is_categorical else numbers_of(cells, self.family)
+
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        assert self.categories is not None
+        number = {category: i for i, category in enumerate(self.categories.tolist())}
+        codes = np.array([number.get(value, -1) for value in values.tolist()], dtype=np.float64)
+        if (codes < 0).any():
+            row = int(np.argmax(codes < 0))
+            raise ValueError(
+                f"column {self.name!r} of X has the category {values.tolist()[row]!r} (row {row}), "
+                f"which was not there in fit. The categories are "
+                f"{listed(self.categories.tolist())}. Fit again with rows of the new category, or "
+                "declare all of them by a categorical dtype, before the first fit."
+            )
+        return codes
+
+    def decode(self, numbers: np.ndarray, *, is_mean: bool) -> Cells:
+        """(N,) numbers -> cells like those that were read.
+
+        The mean of integers lies between them, and a category that is modelled as a number
+        is drawn as one: these are no longer of the column's dtype.
+        """
+        if self.is_categorical:
+            assert self.categories is not None
+            return self._cells(self.categories[numbers.astype(np.intp)])
+        kind = kind_of(self.name, self.dtype)
+        if kind == "category" or (kind == "integer" and is_mean):
+            return Cells(self.name, numbers, "")
+        if kind == "integer":
+            numbers = np.rint(numbers).clip(*_range(self.dtype)).astype(np.int64)
+        return self._cells(numbers > 0.5 if kind == "bool" else numbers)
+
+    def _cells(self, values: np.ndarray) -> Cells:
+        declared = self.categories if self.is_declared else None
+        return Cells(self.name, values, self.dtype, declared, self.is_ordered)
+
+
+@dataclass(frozen=True)
+class Table:
+    """How to read X, and how to write rows like those of X."""
+
+    columns: tuple[Column, ...]  # all that X has
+    library: str = ""  # of the DataFrame that was fitted; "" for an array
+
+    @classmethod
+    def of(cls, X: Any, likelihood: Any, modelled: Sequence[int] | None = None) -> Table:
+        """Of a DataFrame or array; the columns to be modelled, by default all."""
+        read = read_columns(X)
+        families = families_of(likelihood, X, read, modelled)
+        columns = tuple(Column.of(cells, name) for cells, name in zip(read, families, strict=True))
+        return cls(columns, library_of(X))
+
+    @property
+    def modelled(self) -> list[Column]:
+        return [column for column in self.columns if column.family]
+
+    @property
+    def families(self) -> list[str]:
+        return [column.family for column in self.modelled]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Categories of each modelled column; 1 for numbers."""
+        return [len(column.categories) if column.is_categorical else 1 for column in self.modelled]
+
+    def encode(self, X: Any) -> np.ndarray:
+        """(N, D) numbers of the modelled columns, in float32 if these are."""
+        read = zip(self.columns, read_columns(X), strict=True)
+        pairs = [(column, cells) for column, cells in read if column.family]
+        dtypes = {cells.values.dtype for column, cells in pairs if not column.is_categorical}
+        is_single = dtypes - {np.dtype(bool)} == {np.dtype(np.float32)}
+        encoded = np.column_stack([column.encode(cells) for column, cells in pairs])
+        return encoded.astype(np.float32) if is_single else encoded
+
+    def decode(
+        self, x: np.ndarray, beside: Mapping[int, np.ndarray], *, is_mean: bool = False
+    ) -> Any:
+        """(N, D) numbers -> rows like those of X; ``beside`` has the columns not modelled."""
+        parts = iter(x.T)
+        columns = [
+            column.decode(next(parts), is_mean=is_mean)
+            if column.family
+            else column._cells(beside[i])
+            for i, column in enumerate(self.columns)
+        ]
+        if self.library:
+            return frame_of(self.library, columns)
+        if all(cells.values.dtype.kind in "biuf" for cells in columns):
+            return np.column_stack([cells.values for cells in columns]).astype(x.dtype)
+        table = np.empty((len(x), len(columns)), dtype=object)
+        for i, cells in enumerate(columns):
+            table[:, i] = cells.values
+        return table
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"columns": [asdict(column) for column in self.columns], "library": self.library}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Table:
+        columns = (Column(**column) for column in plain["columns"])
+        # Copies: what is read from a memory map must not hang on its file.
+        copied = (
+            column
+            if column.categories is None
+            else replace(column, categories=np.array(column.categories))
+            for column in columns
+        )
+        return cls(tuple(copied), plain["library"])
+
+
+def _range(dtype: str) -> tuple[int, int]:
+    """The integers that a dtype holds, where numpy has one of its name."""
+    try:
+        info = np.iinfo(dtype.lower())
+    except (TypeError, ValueError):
+        info = np.iinfo(np.int64)
+    # Beyond 2^62 a float rounds to what no int64 is.
+    return max(int(info.min), -(2**62)), min(int(info.max), 2**62)
