@@ -772,27 +772,36 @@ class BaseVAE(
         self, n_samples: int, values: Any, mean: bool, random_state: Any
     ) -> tuple[Tensor, np.ndarray | None]:
         """x ~ p(x|z), z ~ p(z), and the number of the labels that were drawn for it."""
-        fitted = self._fitted
-        random = check_random_state(self.random_state if random_state is None else random_state)
-        generator = torch.Generator("cpu").manual_seed(_integer(random))
-        dtype = _DTYPES[fitted.dtype]
-        model = self._model(dtype)
-        weight = model.encoder.linear.weight
-        shape = (n_samples, model.architecture.n_components)
-        z = torch.randn(shape, generator=generator, dtype=dtype, device="cpu").to(weight.device)
-        c = self._given(values, n_samples, z)
+        generator = self._generator(random_state)
+        dtype = _DTYPES[self._fitted.dtype]
+        shape = (n_samples, self._fitted.model.architecture.n_components)
+        z = torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
+        return self._draw(z, values, mean, generator)
+
+    def _draw(
+        self, z: Tensor, values: Any, mean: bool, generator: torch.Generator
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """x ~ p(x|z) or its mean, and the number of the labels that were drawn for it."""
+        fitted, n_rows = self._fitted, len(z)
+        model = self._model(z.dtype)
+        z = z.to(model.encoder.linear.weight.device)
+        c = self._given(values, n_rows, z)
         drawn = None
         if c is None:
-            conditions = fitted.conditions
-            share = torch.from_numpy(np.exp(conditions.log_prior))
-            drawn = torch.multinomial(share, n_samples, True, generator=generator).numpy()
+            share = torch.from_numpy(np.exp(fitted.conditions.log_prior))
+            drawn = torch.multinomial(share, n_rows, True, generator=generator).numpy()
             c = self._combinations(drawn, z)
 
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
         x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
-        return fitted.columns.decode(x, dtype, is_mean=mean), drawn
+        return fitted.columns.decode(x, z.dtype, is_mean=mean), drawn
+
+    def _generator(self, random_state: Any) -> torch.Generator:
+        """By this seed, or where there is none by the estimator's own."""
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        return torch.Generator("cpu").manual_seed(_integer(random))
 
     def _imputed(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """X (N, D) with E[x|what is observed] where cells are missing."""
@@ -940,7 +949,11 @@ class BaseVAE(
         self._fitted = Fitted.from_plain(plain, device)
 
     # scikit-learn takes every argument that is not called X for metadata.
-    __metadata_request__inverse_transform: ClassVar = {"Z": UNUSED}
+    __metadata_request__inverse_transform: ClassVar = {
+        "Z": UNUSED,
+        "mean": UNUSED,
+        "random_state": UNUSED,
+    }
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

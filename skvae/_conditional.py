@@ -101,7 +101,12 @@ class ConditionalVAE(BaseVAE):
     __metadata_request__fit: ClassVar = {"condition": True}
     __metadata_request__partial_fit: ClassVar = {"condition": True}
     __metadata_request__transform: ClassVar = {"condition": True}
-    __metadata_request__inverse_transform: ClassVar = {"condition": True, "Z": UNUSED}
+    __metadata_request__inverse_transform: ClassVar = {
+        "condition": True,
+        "Z": UNUSED,
+        "mean": UNUSED,
+        "random_state": UNUSED,
+    }
     __metadata_request__score: ClassVar = {"condition": True}
 
     _parameter_constraints: ClassVar = {
@@ -262,30 +267,42 @@ class ConditionalVAE(BaseVAE):
         X, values = self._enter_given(X, condition, "transform")
         return self._posterior_of(X, values)
 
-    def inverse_transform(self, Z: Any, *, condition: Any = None) -> Any:
-        """E[x|z, c] in the units of X; without a condition, averaged over p(c).
+    def inverse_transform(
+        self,
+        Z: Any,
+        *,
+        condition: Any = None,
+        mean: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """E[x|z, c] in the units of X, or a draw from p(x|z, c).
 
-        With another condition than the row's own this is its counterfactual.
+        Without a condition the mean is averaged over p(c), and a draw has a label drawn
+        for each row. With another condition than the row's own it is a counterfactual.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
         condition : array-like or DataFrame, default=None
+        mean : bool, default=True
+            False draws x from p(x|z, c), noise included, in place of E[x|z, c].
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None uses the estimator's own.
 
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
-            The columns of `condition_columns` hold the condition, without one the most
-            frequent labels.
+            In the dtype of Z. The columns of `condition_columns` hold the condition;
+            without one, the labels that were drawn or, for a mean, the most frequent.
         """
         check_is_fitted(self)
         z = self._check_components(Z)
         values = None if condition is None else read_condition(condition, len(z))
-        x = self._decode(z, values)
-        if values is None:
-            most_frequent = np.full(len(z), int(np.argmax(self._fitted.conditions.log_prior)))
-            return self._assemble(x, self._fitted.conditions.values(most_frequent), Z, True)
-        return self._assemble(x, self._fitted.conditions.ordered(values), Z, True)
+        if mean:
+            x, drawn = self._decode(z, values), None
+        else:
+            x, drawn = self._draw(z, values, mean, self._generator(random_state))
+        return self._assemble(x, self._labels(values, drawn, len(z)), Z, mean)
 
     def impute(self, X: Any, *, condition: Any = None, n_draws: int = 512) -> Any:
         """X with its missing cells filled: E[x|what is observed], the likeliest category.
@@ -390,10 +407,7 @@ class ConditionalVAE(BaseVAE):
                 )
             n_samples = n_given
         x, drawn = self._sample(n_samples, values, mean, random_state)
-        if values is not None:
-            return self._assemble(x, self._fitted.conditions.ordered(values), None, mean)
-        drawn = np.zeros(n_samples, dtype=np.intp) if drawn is None else drawn
-        return self._assemble(x, self._fitted.conditions.values(drawn), None, mean)
+        return self._assemble(x, self._labels(values, drawn, n_samples), None, mean)
 
     def score_samples(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """log p(x|c) of each row in nats; without a condition log p(x), labels summed out.
@@ -654,6 +668,17 @@ class ConditionalVAE(BaseVAE):
                 f"condition_columns={list(self.condition_columns)!r} names a column twice."
             )
         return positions
+
+    def _labels(
+        self, values: _Columns | None, drawn: np.ndarray | None, n_rows: int
+    ) -> Sequence[np.ndarray]:
+        """The condition of decoded rows: the given one, else that drawn, else the most frequent."""
+        conditions = self._fitted.conditions
+        if values is not None:
+            return conditions.ordered(values)
+        if drawn is None:
+            drawn = np.full(n_rows, int(np.argmax(conditions.log_prior)))
+        return conditions.values(drawn)
 
     def _assemble(
         self, x: Tensor, condition: Sequence[np.ndarray], like: Any, is_mean: bool

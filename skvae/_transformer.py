@@ -136,19 +136,35 @@ class VAETransformer(BaseVAE):
         X, _ = self._read(X, reset=False, method="transform")
         return self._posterior_of(X, None)
 
-    def inverse_transform(self, Z: Any) -> Any:
-        """E[x|z] in the units of X; of categories and bools the likeliest.
+    def inverse_transform(
+        self,
+        Z: Any,
+        *,
+        mean: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """E[x|z] in the units of X, of categories and bools the likeliest; or a draw of x.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+        mean : bool, default=True
+            False draws x from p(x|z), noise included, in place of E[x|z].
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None uses the estimator's own.
 
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
+            In the dtype of Z; see `likelihood` for when it is a DataFrame.
         """
         check_is_fitted(self)
-        return self._rows(self._decode(self._check_components(Z), None), Z, is_mean=True)
+        z = self._check_components(Z)
+        if mean:
+            x = self._decode(z, None)
+        else:
+            x, _ = self._draw(z, None, mean, self._generator(random_state))
+        return self._rows(x, Z, is_mean=mean)
 
     def impute(self, X: Any, *, n_draws: int = 512) -> Any:
         """X with its missing cells filled: E[x|what is observed], the likeliest category.

@@ -5,6 +5,8 @@ import os
 os.environ["SCIPY_ARRAY_API"] = "1"
 # So that what is skipped on Apple hardware is skipped for want of the hardware.
 os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+# No windows.
+os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 

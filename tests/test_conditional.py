@@ -115,6 +115,30 @@ def test_counterfactuals(model):
     )
 
 
+def test_a_draw_given_z_has_the_condition_or_one_by_its_share(model):
+    z = np.zeros((2000, 2))
+    for name, code in (("ant", 0), ("bee", 1)):
+        drawn = model.inverse_transform(z, condition=[name] * len(z), mean=False)
+        mean = model.inverse_transform(z[:1], condition=[name])[0]
+        # Five standard errors, the deviation of the rows being 1.
+        np.testing.assert_allclose(drawn.mean(0), mean, atol=0.15)
+        assert (drawn.std(0) > 0.5).all()
+        np.testing.assert_allclose(mean, CENTRES[code], atol=1.0)
+    share = (model.inverse_transform(z, mean=False)[:, 0] > 4.5).mean()
+    assert share == pytest.approx(2 / 3, abs=0.05)  # 0.0105 is one standard error
+
+
+def test_a_draw_given_z_tells_the_label_it_has():
+    """Where the condition is a column of X, the drawn label stands in it."""
+    table = [[code, *row] for code, row in zip(CODE.tolist(), X.tolist(), strict=True)]
+    model = ConditionalVAE(condition_columns=[0], **SMALL).fit(table)
+    rows = model.inverse_transform(np.zeros((200, 2)), mean=False).astype(float)
+    assert set(rows[:, 0]) == {0, 1}
+    np.testing.assert_array_equal(rows[:, 0] == 1, rows[:, 1] > 4.5)
+    means = model.inverse_transform(np.zeros((3, 2))).astype(float)
+    assert set(means[:, 0]) == {1}  # the most frequent
+
+
 def test_no_leak_of_labels(model):
     """fit_transform(X, y) is fit(X, y).transform(X): y does not touch the features."""
     np.testing.assert_array_equal(

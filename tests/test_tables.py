@@ -220,6 +220,25 @@ def test_expected_rows_have_means_and_the_likeliest_categories():
     assert np.corrcoef(rows["visits"], DF["visits"])[0, 1] > 0.8
 
 
+@pytest.mark.parametrize("estimator", [VAETransformer, ConditionalVAE])
+def test_draws_given_z_are_rows_that_could_have_been_there(estimator):
+    """As samples are, and beside the same condition."""
+    is_conditional = estimator is ConditionalVAE
+    kwargs = {"condition_columns": ["city"]} if is_conditional else {}
+    model = fitted(estimator=estimator, **kwargs)
+    rows = model.inverse_transform(model.transform(DF), mean=False)
+    assert rows.dtypes.tolist() == DF.dtypes.tolist()
+    assert set(rows["kind"]) <= {"a", "b", "c"}
+    assert (rows["visits"] >= 0).all()
+    expected = model.inverse_transform(model.transform(DF))
+    assert expected["visits"].dtype == float
+    assert (expected["age"] != rows["age"]).all()
+    if is_conditional:
+        given = model.inverse_transform(np.zeros((2, 2)), condition=["Oslo", "Rome"], mean=False)
+        assert given["city"].tolist() == ["Oslo", "Rome"]
+        assert set(rows["city"]) == {"Oslo", "Rome"}
+
+
 def test_polars_stays_polars():
     model = fitted(POLARS)
     drawn = model.sample(30)

@@ -56,6 +56,34 @@ def test_sample_is_the_mean_and_noise(model):
     assert (model.sample(5) != model.sample(5, random_state=1)).any()
 
 
+def test_a_draw_given_z_is_the_mean_and_noise(model):
+    """x ~ p(x|z) for one z: E[x|z] and the noise variance; seeded as `sample` is."""
+    z = np.tile([0.7, -1.0, 0.2], (20_000, 1))
+    mean, drawn = model.inverse_transform(z), model.inverse_transform(z, mean=False)
+    deviation = np.sqrt(model.noise_variance_)
+    # Five standard errors of a mean and, as above, of a variance by 20,000 draws.
+    np.testing.assert_allclose((drawn - mean).mean(0) / deviation, 0, atol=5 / np.sqrt(20_000))
+    np.testing.assert_allclose(drawn.var(0), model.noise_variance_, rtol=0.05)
+    few = z[:5]
+    np.testing.assert_array_equal(
+        model.inverse_transform(few, mean=False),
+        model.inverse_transform(few, mean=False, random_state=0),
+    )
+    other = model.inverse_transform(few, mean=False, random_state=1)
+    assert (model.inverse_transform(few, mean=False) != other).any()
+    assert model.inverse_transform(few.astype(np.float32), mean=False).dtype == np.float32
+
+
+def test_a_draw_of_bits_given_z_is_bits():
+    bits = (X > 0).astype(float)
+    model = VAETransformer(likelihood="bernoulli", **SMALL).fit(bits)
+    z = np.zeros((20_000, 3))
+    drawn = model.inverse_transform(z, mean=False)
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    # Five standard errors of a share of a half.
+    np.testing.assert_allclose(drawn.mean(0), model.inverse_transform(z)[0], atol=0.018)
+
+
 def test_bounds(model):
     """elbo = reconstruction - kl <= score; 1 <= effective draws <= S; marginal KL >= 0."""
     terms = model.elbo(X)

@@ -1,0 +1,180 @@
+"""How much each component tells: the scree plot of a VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from skvae._base import ACTIVE_NATS
+from skvae.plotting._axes import merged, pyplot, single_axes
+from skvae.plotting._model import Model, Moments, as_array
+
+
+class ComponentDisplay:
+    """KL[q(z_j|x) || p(z_j)] of each component in nats, averaged over rows.
+
+    What the explained variance is to PCA: how much a component tells about a row. One
+    below the threshold is not in use, its features are noise.
+
+    Use `from_estimator` or `from_posterior`; all parameters are kept as attributes.
+
+    Parameters
+    ----------
+    kl : ndarray of shape (n_components,)
+        In nats a row.
+
+    threshold : float, default=0.01
+        Nats from which on a component is in use.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    bars_ : BarContainer
+    threshold_ : Line2D
+    legend_ : Legend
+
+    See Also
+    --------
+    TraversalDisplay : What each component does to a row.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAETransformer
+    >>> from skvae.plotting import ComponentDisplay
+    >>> vae = VAETransformer(n_components=4, random_state=0).fit(load_wine().data)
+    >>> display = ComponentDisplay.from_estimator(vae)
+    >>> display.kl.shape, display.ax_.get_ylabel()
+    ((4,), 'KL[q(z|x) || p(z)] (nats a row)')
+    """
+
+    def __init__(self, *, kl: np.ndarray, threshold: float = ACTIVE_NATS) -> None:
+        self.kl = kl
+        self.threshold = threshold
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        log: bool = False,
+        bar_kwargs: Mapping[str, Any] | None = None,
+        threshold_kwargs: Mapping[str, Any] | None = None,
+    ) -> ComponentDisplay:
+        """Draw a bar for each component.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        log : bool, default=False
+            Whether nats have a logarithmic scale: for components near the threshold.
+        bar_kwargs : dict, default=None
+            For ``Axes.bar``.
+        threshold_kwargs : dict, default=None
+            For ``Axes.axhline``.
+
+        Returns
+        -------
+        display : ComponentDisplay
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
+        self.ax_, self.figure_ = ax, ax.figure
+        is_active = self.kl > self.threshold
+        look = {"color": ["C0" if active else "white" for active in is_active]}
+        look |= {"edgecolor": ["C0" if active else "0.5" for active in is_active]}
+        self.bars_ = ax.bar(np.arange(len(self.kl)), self.kl, **{**look, **(bar_kwargs or {})})
+        look = {"color": "black", "linewidth": 1, "linestyle": ":"}
+        look["label"] = (
+            f"{is_active.sum()} of {len(self.kl)} above {self.threshold:g} nats; "
+            f"{self.kl.sum():.2f} nats in all"
+        )
+        self.threshold_ = ax.axhline(self.threshold, **merged(look, threshold_kwargs))
+        ax.set_ylim(0, 1.18 * max(self.kl.max(), self.threshold))  # room for the legend
+        if log:
+            ax.set_yscale("log")
+            low = min(self.threshold, self.kl[self.kl > 0].min(initial=1))
+            ax.set_ylim(low / 3, 5 * max(self.kl.max(), self.threshold))
+        ax.set(xlabel="component", ylabel="KL[q(z|x) || p(z)] (nats a row)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        self.legend_ = ax.legend(loc="best", frameon=False)
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        *,
+        condition: Any = None,
+        step: str | None = None,
+        ax: Any = None,
+        log: bool = False,
+        bar_kwargs: Mapping[str, Any] | None = None,
+        threshold_kwargs: Mapping[str, Any] | None = None,
+    ) -> ComponentDisplay:
+        """Of the rows of the fit, or of others.
+
+        Parameters
+        ----------
+        estimator : VAETransformer, ConditionalVAE or Pipeline
+            Fitted. In a Pipeline, X goes through the steps before the VAE.
+        X : array-like of shape (n_samples, n_features), default=None
+            None takes ``kl_per_component_``, which is of the training rows.
+        condition : array-like or DataFrame, default=None
+            That of a ConditionalVAE; None takes the likeliest labels.
+        step : str, default=None
+            Which step of a Pipeline; None is the last that is a VAE.
+        ax, log, bar_kwargs, threshold_kwargs
+            As in `plot`.
+
+        Returns
+        -------
+        display : ComponentDisplay
+        """
+        pyplot(f"{cls.__name__}.from_estimator")
+        model = Model.of(estimator, step)
+        if X is None and condition is not None:
+            raise ValueError("condition= was given without X. Give both, or none.")
+        kl = model.kl if X is None else _kl(model.encode(X, condition)[0])
+        return cls(kl=kl).plot(
+            ax=ax, log=log, bar_kwargs=bar_kwargs, threshold_kwargs=threshold_kwargs
+        )
+
+    @classmethod
+    def from_posterior(
+        cls,
+        mean: Any,
+        std: Any,
+        *,
+        ax: Any = None,
+        log: bool = False,
+        bar_kwargs: Mapping[str, Any] | None = None,
+        threshold_kwargs: Mapping[str, Any] | None = None,
+    ) -> ComponentDisplay:
+        """Of means and standard deviations of q(z|x), as ``posterior(X)`` gives them.
+
+        Parameters
+        ----------
+        mean, std : array-like of shape (n_samples, n_components)
+        ax, log, bar_kwargs, threshold_kwargs
+            As in `plot`.
+
+        Returns
+        -------
+        display : ComponentDisplay
+        """
+        pyplot(f"{cls.__name__}.from_posterior")
+        return cls(kl=_kl(Moments(as_array(mean), as_array(std)))).plot(
+            ax=ax, log=log, bar_kwargs=bar_kwargs, threshold_kwargs=threshold_kwargs
+        )
+
+
+def _kl(moments: Moments) -> np.ndarray:
+    """KL[N(mean, std^2) || N(0, 1)], the mean over rows, ``(n_components,)``."""
+    mean, std = moments
+    return (0.5 * (mean**2 + std**2 - 1) - np.log(std)).mean(axis=0)

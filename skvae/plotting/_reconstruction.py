@@ -1,0 +1,295 @@
+"""Rows, what the model makes of their place in latent space, and with which noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+
+from skvae.plotting._axes import (
+    checked_image_shape,
+    label_middle,
+    limits_of,
+    merged,
+    name_columns,
+    pyplot,
+    several_axes,
+    show_images,
+    single_axes,
+)
+from skvae.plotting._model import Model, as_array, first_rows
+
+_TITLES = ("data $x$", r"mean $\mathrm{E}[x\,|\,z]$", r"draw $x \sim p(x\,|\,z)$")
+
+
+class ReconstructionDisplay:
+    """Rows beside E[x|z] and a draw from p(x|z), at z the mean of q(z|x).
+
+    The mean leaves out what the model holds for noise, the draw puts noise of that size
+    back: data, and not the mean, should look like the draw. Images have a line for each
+    of the three; other rows have a panel each, with their columns along it.
+
+    Use `from_estimator` or `from_arrays`; all parameters are kept as attributes.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+        Rows of data.
+
+    mean : ndarray of shape (n_rows, n_features)
+        E[x|z], in the units of X.
+
+    draw : ndarray of shape (n_rows, n_features), default=None
+        Draws from p(x|z), in the units of X.
+
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, 3) of the image that a row is; None where it
+        is none.
+
+    feature_names : ndarray of shape (n_features,), default=None
+        Names of the columns.
+
+    center, scale : ndarray of shape (n_features,), default=None
+        What columns are shown less and in units of, where rows are no images; None shows
+        them as they are.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes of shape (n_panels,)
+        A single one for images.
+    ax_ : Axes
+        The first of them.
+    figure_ : matplotlib Figure
+    image_ : AxesImage or None
+    lines_ : list of list of Line2D
+        Of data, mean and draw, for each row; empty for images.
+    legend_ : Legend or None
+
+    See Also
+    --------
+    SampleDisplay : The same beside each other where z is drawn from p(z).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAETransformer
+    >>> from skvae.plotting import ReconstructionDisplay
+    >>> X = load_wine(as_frame=True).data
+    >>> vae = VAETransformer(n_components=4, random_state=0).fit(X)
+    >>> display = ReconstructionDisplay.from_estimator(vae, X, n_rows=2)
+    >>> display.draw.shape, display.axes_.shape
+    ((2, 13), (2,))
+    """
+
+    def __init__(
+        self,
+        *,
+        X: np.ndarray,
+        mean: np.ndarray,
+        draw: np.ndarray | None = None,
+        image_shape: Sequence[int] | None = None,
+        feature_names: Sequence[str] | None = None,
+        center: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+    ) -> None:
+        self.X = X
+        self.mean = mean
+        self.draw = draw
+        self.image_shape = image_shape
+        self.feature_names = feature_names
+        self.center = center
+        self.scale = scale
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        imshow_kwargs: Mapping[str, Any] | None = None,
+        line_kwargs: Mapping[str, Any] | None = None,
+    ) -> ReconstructionDisplay:
+        """Draw the rows.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of n_rows Axes, default=None
+            None makes a new figure. Where rows are no images, a single one is divided.
+        imshow_kwargs : dict, default=None
+            For ``Axes.imshow``.
+        line_kwargs : dict, default=None
+            For ``Axes.plot`` of data, mean and draw.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+        """
+        caller = f"{type(self).__name__}.plot"
+        self.image_, self.lines_, self.legend_ = None, [], None
+        image_shape = checked_image_shape(self.image_shape, self.X.shape[1])
+        parts = [part for part in (self.X, self.mean, self.draw) if part is not None]
+        n_rows = len(self.X)
+        if image_shape is not None:
+            ax = single_axes(ax, caller, (1.5 + 0.8 * n_rows, 0.2 + 0.8 * len(parts)))
+            self.image_ = show_images(
+                ax, np.stack(parts), image_shape, limits_of(self.X), imshow_kwargs,
+                y_labels=_TITLES[: len(parts)],
+            )  # fmt: skip
+            self.axes_ = np.array([ax], dtype=object)
+        else:
+            axes = several_axes(
+                ax, caller, n_rows, 1, figsize=(7.5, 1.2 + 1.4 * n_rows), sharex=True, sharey=True
+            )
+            self.axes_ = axes[:, 0]
+            self._plot_lines(parts, line_kwargs)
+        self.ax_ = self.axes_[0]
+        self.figure_ = self.ax_.figure
+        return self
+
+    def _plot_lines(
+        self, parts: Sequence[np.ndarray], line_kwargs: Mapping[str, Any] | None
+    ) -> None:
+        n_features = self.X.shape[1]
+        center = 0.0 if self.center is None else self.center
+        scale = 1.0 if self.scale is None else self.scale
+        is_short = n_features <= 32
+        looks = (
+            {"color": "black", "linestyle": "none", "marker": "o", "markersize": 4.5},
+            {"color": "C0", "linestyle": "-", "linewidth": 1.8},
+            {"color": "C1", "linestyle": "none", "marker": "x", "markersize": 5},
+        )
+        if not is_short:  # points would hide each other
+            looks = (
+                {"color": "black", "linewidth": 1.2},
+                {"color": "C0", "linewidth": 1.8},
+                {"color": "C1", "linewidth": 0.8, "zorder": 1},
+            )
+        for i, panel in enumerate(self.axes_):
+            lines = []
+            for part, title, look in zip(parts, _TITLES, looks, strict=False):
+                values = (part[i] - center) / scale
+                lines += panel.plot(values, **merged({**look, "label": title}, line_kwargs))
+            self.lines_.append(lines)
+            panel.set_title(f"row {i}", loc="left", fontsize="small", pad=2)
+            panel.grid(axis="x" if is_short else "y", color="0.93")
+            panel.set_axisbelow(True)
+        names = self.feature_names
+        name_columns(
+            self.axes_[-1], [f"x{k}" for k in range(n_features)] if names is None else names
+        )
+        unit = "value" if self.scale is None else "standard deviations\nfrom the mean"
+        label_middle(self.axes_, unit)
+        self.legend_ = self.axes_[0].legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0
+        )
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        n_rows: int | None = None,
+        image_shape: Sequence[int] | None = None,
+        standardise: bool = True,
+        condition: Any = None,
+        random_state: int | np.random.RandomState | None = None,
+        step: str | None = None,
+        ax: Any = None,
+        imshow_kwargs: Mapping[str, Any] | None = None,
+        line_kwargs: Mapping[str, Any] | None = None,
+    ) -> ReconstructionDisplay:
+        """Encode rows, decode them, draw from p(x|z).
+
+        Parameters
+        ----------
+        estimator : VAETransformer, ConditionalVAE or Pipeline
+            Fitted. In a Pipeline, X goes through the steps before the VAE, and what is
+            decoded goes back through their ``inverse_transform`` if all have one (a mean
+            stays a mean if they are linear); otherwise all is shown as the VAE sees it.
+        X : array-like of shape (n_samples, n_features)
+        n_rows : int, default=None
+            The first rows of X that are shown; None is ten images, or else three rows.
+        image_shape : tuple of int, default=None
+            (height, width) or (height, width, 3), where a row is an image.
+        standardise : bool, default=True
+            Where rows are no images: show each column less its mean and in units of its
+            standard deviation, of all rows of X. False suits columns of one unit, as in a
+            spectrum.
+        condition : array-like or DataFrame, default=None
+            That of a ConditionalVAE; None takes the likeliest labels.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws; None uses the estimator's own.
+        step : str, default=None
+            Which step of a Pipeline; None is the last that is a VAE.
+        ax, imshow_kwargs, line_kwargs
+            As in `plot`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+        """
+        pyplot(f"{cls.__name__}.from_estimator")
+        model = Model.of(estimator, step)
+        check_consistent_length(X, condition)
+        rows = model.shown(X)
+        shape = checked_image_shape(image_shape, rows.shape[1])
+        if n_rows is None:
+            n_rows = 3 if shape is None else 10
+        X, condition = first_rows(X, n_rows), first_rows(condition, n_rows)
+        moments, condition = model.encode(X, condition)
+        center = scale = None
+        if standardise and shape is None:
+            center, scale = rows.mean(axis=0), rows.std(axis=0)
+            scale[scale == 0] = 1
+        return cls(
+            X=rows[:n_rows],
+            mean=model.decode(moments.mean, condition),
+            draw=model.decode(moments.mean, condition, mean=False, random_state=random_state),
+            image_shape=shape,
+            feature_names=model.feature_names(rows.shape[1]),
+            center=center,
+            scale=scale,
+        ).plot(ax=ax, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: Any,
+        mean: Any,
+        draw: Any = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+        ax: Any = None,
+        imshow_kwargs: Mapping[str, Any] | None = None,
+        line_kwargs: Mapping[str, Any] | None = None,
+    ) -> ReconstructionDisplay:
+        """Show rows beside what any model made of them.
+
+        Parameters
+        ----------
+        X, mean : array-like of shape (n_rows, n_features)
+            Data and their reconstructions; the names of a DataFrame's columns are kept.
+        draw : array-like of shape (n_rows, n_features), default=None
+        image_shape : tuple of int, default=None
+            (height, width) or (height, width, 3), where a row is an image.
+        ax, imshow_kwargs, line_kwargs
+            As in `plot`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+        """
+        pyplot(f"{cls.__name__}.from_arrays")
+        names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+        X, mean, draw = (None if part is None else as_array(part) for part in (X, mean, draw))
+        for name, part in {"mean": mean, "draw": draw}.items():
+            if part is not None and part.shape != X.shape:
+                raise ValueError(f"{name} has the shape {part.shape}, but X has {X.shape}.")
+        return cls(
+            X=X,
+            mean=mean,
+            draw=draw,
+            image_shape=checked_image_shape(image_shape, X.shape[1]),
+            feature_names=names,
+        ).plot(ax=ax, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
