@@ -824,8 +824,7 @@ class BaseVAE(
         self, X: Any, values: Any, n_draws: int, n_importance: int, random_state: Any
     ) -> list[Tensor]:
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
-        random = check_random_state(self.random_state if random_state is None else random_state)
-        generator = torch.Generator("cpu").manual_seed(_integer(random))
+        generator = self._generator(random_state)
         model, x, c = self._enter(X, values)
         noise, columns = _noise(model, self._check_count(n_importance)), self._fitted.columns
         n_draws = self._check_count(n_draws)
