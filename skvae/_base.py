@@ -115,6 +115,7 @@ class BaseVAE(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
+        "handle_unknown": [StrOptions({"error", "missing"})],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -146,6 +147,7 @@ class BaseVAE(
         n_components: int = 8,
         *,
         likelihood: Any = "gaussian",
+        handle_unknown: str = "error",
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -170,6 +172,7 @@ class BaseVAE(
     ) -> None:
         self.n_components = n_components
         self.likelihood = likelihood
+        self.handle_unknown = handle_unknown
         self.noise_variance = noise_variance
         self.beta = beta
         self.n_importance_samples = n_importance_samples
@@ -606,7 +609,10 @@ class BaseVAE(
             valid = self._validate(X, reset=reset, method=method)
             table = self._table(X, reset, method, modelled)
             if "categorical" in table.families:
-                valid = from_tensor(torch.from_numpy(table.encode(X)).to(to_tensor(valid)), valid)
+                valid = from_tensor(
+                    torch.from_numpy(table.encode(X, self.handle_unknown)).to(to_tensor(valid)),
+                    valid,
+                )
             return valid, table
         if not hasattr(X, "columns"):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
@@ -616,7 +622,9 @@ class BaseVAE(
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
         table = self._table(X, reset, method, modelled)
-        return self._checked(table.encode(X), reset=reset, method=method), table
+        return self._checked(
+            table.encode(X, self.handle_unknown), reset=reset, method=method
+        ), table
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""

@@ -120,6 +120,7 @@ class ConditionalVAE(BaseVAE):
         *,
         condition_columns: Sequence[int | str] | None = None,
         likelihood: Any = "gaussian",
+        handle_unknown: str = "error",
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -145,6 +146,7 @@ class ConditionalVAE(BaseVAE):
         super().__init__(
             n_components,
             likelihood=likelihood,
+            handle_unknown=handle_unknown,
             noise_variance=noise_variance,
             beta=beta,
             n_importance_samples=n_importance_samples,

@@ -16,7 +16,7 @@ PARAMETERS = """\
           a bit that is drawn afresh in every training step, and is scored by its expected
           log density.
         - "categorical": values of any type, one of those seen in `fit` or declared by a
-          category dtype (pandas) or Enum (polars); others are an error.
+          category dtype (pandas) or Enum (polars); for others see `handle_unknown`.
         - "poisson", "negative_binomial": counts. The variance of the latter is
           mean + mean^2 / r with an r that is learned, at most 10,000, from where
           `noise_variance` says. The encoder sees log(1 + x), standardised.
@@ -37,6 +37,9 @@ PARAMETERS = """\
         where it gives rows. A draw is a row that could have been in X: a category, a whole
         number. A mean is the likeliest category or bool, and the expected value of a
         number, which for integers lies between them and is a float.
+
+    handle_unknown : {"error", "missing"}, default="error"
+        What a category of X is that was not there in `fit`: an error, or a missing cell.
 
     noise_variance : {"feature", "shared", "decoder"} or float, default="feature"
         Variance of the gaussian (or lognormal) p(x|z): one learned for each column

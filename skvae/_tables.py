@@ -48,23 +48,28 @@ class Column:
         """Whether it is modelled so; its dtype may have categories without that."""
         return self.family == "categorical"
 
-    def encode(self, cells: Cells) -> np.ndarray:
-        """(N,) numbers; NaN where they are missing."""
-        return self._codes(cells.values) if self.is_categorical else numbers_of(cells, self.family)
+    def encode(self, cells: Cells, unknown: str) -> np.ndarray:
+        """(N,) numbers; NaN where they are missing, or by ``unknown`` a category is new."""
+        if not self.is_categorical:
+            return numbers_of(cells, self.family)
+        return self._codes(cells.values, unknown)
 
-    def _codes(self, values: np.ndarray) -> np.ndarray:
+    def _codes(self, values: np.ndarray, unknown: str) -> np.ndarray:
         assert self.categories is not None
         number = {category: i for i, category in enumerate(self.categories.tolist())}
         codes = np.full(len(values), np.nan)
         there = ~is_blank(values)
         codes[there] = [number.get(value, -1) for value in values[there].tolist()]
+        if unknown == "missing":
+            codes[codes < 0] = np.nan
         if (codes < 0).any():
             row = int(np.argmax(codes < 0))
             raise ValueError(
                 f"column {self.name!r} of X has the category {values.tolist()[row]!r} (row {row}), "
                 f"which was not there in fit. The categories are "
-                f"{listed(self.categories.tolist())}. Fit again with rows of the new category, or "
-                "declare all of them by a categorical dtype, before the first fit."
+                f"{listed(self.categories.tolist())}. Fit again with rows of the new category, "
+                "declare all of them by a categorical dtype before the first fit, or let new ones "
+                "count as missing: handle_unknown='missing'."
             )
         return codes
 
@@ -117,13 +122,13 @@ class Table:
         """Categories of each modelled column; 1 for numbers."""
         return [len(column.categories) if column.is_categorical else 1 for column in self.modelled]
 
-    def encode(self, X: Any) -> np.ndarray:
+    def encode(self, X: Any, unknown: str) -> np.ndarray:
         """(N, D) numbers of the modelled columns, in float32 if these are."""
         read = zip(self.columns, read_columns(X), strict=True)
         pairs = [(column, cells) for column, cells in read if column.family]
         dtypes = {cells.values.dtype for column, cells in pairs if not column.is_categorical}
         is_single = dtypes - {np.dtype(bool)} == {np.dtype(np.float32)}
-        encoded = np.column_stack([column.encode(cells) for column, cells in pairs])
+        encoded = np.column_stack([column.encode(cells, unknown) for column, cells in pairs])
         return encoded.astype(np.float32) if is_single else encoded
 
     def decode(

@@ -439,6 +439,16 @@ def test_unknown_categories():
         says(words, getattr(model, method), bad)
 
 
+def test_unknown_categories_may_count_as_missing():
+    model = fitted(handle_unknown="missing")
+    new, missing = with_value("city", "Bonn"), with_value("city", None)
+    for method in ("transform", "score_samples", "impute"):
+        answers = [getattr(model, method)(table) for table in (new, missing)]
+        np.testing.assert_array_equal(*answers)
+    assert model.impute(new)["city"].isin(["Oslo", "Rome"]).all()
+    model.partial_fit(new)
+
+
 @pytest.mark.parametrize("name", ["age", "visits", "kind", "city", "flag"])
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
 def test_missing_cells(name, missing):
