@@ -302,7 +302,7 @@ class BaseVAE(
 
     def _check_columns_known(self, x: Tensor) -> None:
         """A column of which no cell is known cannot be modelled."""
-        empty = x.isnan().all(0)
+        empty = torch.stack([rows.isnan().all(0) for rows in x.split(8192)]).all(0)
         if empty.any():
             column = int(empty.nonzero()[0, 0])
             raise ValueError(

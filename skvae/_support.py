@@ -9,6 +9,9 @@ from torch import Tensor
 
 from skvae._likelihoods import LIKELIHOODS
 
+# Rows looked at together: what is found of them stays small beside X.
+_CHUNK = 8192
+
 _COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
 _REMEDIES = {
     "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
@@ -29,11 +32,14 @@ def check_support(x: Tensor, families: Sequence[str], place: Callable[[int, int]
         if name == "categorical" or support.low == -math.inf:
             continue
         positions = [i for i, family in enumerate(families) if family == name]
-        outside = support.outside(x if len(positions) == len(families) else x[:, positions])
-        if outside.any():
-            row, column = (int(i) for i in outside.nonzero()[0])
-            column = positions[column]
-            raise ValueError(
-                f"likelihood={name!r} needs values in {support}; {place(row, column)} is "
-                f"{x[row, column].item():g}. {_REMEDIES[name]}"
+        for first, rows in zip(range(0, len(x), _CHUNK), x.split(_CHUNK), strict=True):
+            outside = support.outside(
+                rows if len(positions) == len(families) else rows[:, positions]
             )
+            if outside.any():
+                row, column = (int(i) for i in outside.nonzero()[0])
+                row, column = first + row, positions[column]
+                raise ValueError(
+                    f"likelihood={name!r} needs values in {support}; {place(row, column)} is "
+                    f"{x[row, column].item():g}. {_REMEDIES[name]}"
+                )
