@@ -172,7 +172,8 @@ def test_gradients_by_hand_are_autograds(name):
     x = torch.from_numpy(law.rvs(random_state=np.random.default_rng(1)).astype(float))[0]
     of_rows = uniform(0, 1, 5)[..., :1]
     shared = [output[:1, :, :1] for output in CASES[name].outputs[1:]]
-    of_cells = of_rows * (x.new_tensor(range(x.shape[-1])) % 2)  # every other one is missing
+    missing = x.new_tensor(range(x.shape[-1])) % 2  # every other one; a category as a whole
+    of_cells = of_rows * (torch.ones_like(missing) if name == "categorical" else missing)
     every = (CASES[name].outputs, (CASES[name].outputs[0], *shared))
     for outputs, weights in itertools.product(every, (of_rows, of_cells)):
         ours = family.of(*outputs).gradients(outputs, x, weights)
