@@ -115,8 +115,9 @@ class Likelihood(Protocol):
 
         ``outputs`` are those that this likelihood was made of; the gradients have their
         shapes. ``weights`` are (S, K, B, D), or (S, K, B, 1) where all cells of a row have
-        the same; the columns of a category have the same weight in any case. Training asks for them in every step: where a few operations by hand give
-        them, these are worth writing.
+        the same; the columns of one category have the same in any case. Training asks for
+        the gradients in every step: where a few operations by hand give them, these are
+        worth writing.
         """
         # Training is in inference mode, whose tensors autograd takes as copies only.
         with torch.inference_mode(mode=False), torch.enable_grad():
