@@ -9,10 +9,11 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from skvae._columns import Columns
 from skvae._conditions import Conditions
 from skvae._fitted import Fitted
-from skvae._packs import packs
+from skvae._packs import n_parameters, packs
 from skvae._run import Run
 from skvae._training import Trained, Training, Watch
 
@@ -83,6 +84,9 @@ Report = Callable[[Sequence[Job], Training], None]
 _T = TypeVar("_T")
 
 
+# A caller's no_grad or inference_mode must not reach the training; a new thread knows of neither.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def fit_together(
     requests: Sequence[Request],
     *,
@@ -111,7 +115,11 @@ def fit_together(
         done(len(outcomes))
     batches = _packed(jobs, max_bytes, _SHARE_OF_MEMORY / n_callers)
     how = _How(report, is_lone=len(jobs) == 1, is_side_by_side=len(batches) > 1)
-    for batch in _side_by_side([partial(_fit_pack, jobs, how) for jobs in batches], how):
+    # The batches of a GPU have all of it, one after the other: no two threads may record graphs.
+    is_on_cpu = all(job.x.device.type == "cpu" for job in jobs)
+    n_threads = torch.get_num_threads() if is_on_cpu else 1
+    tasks = [partial(_fit_pack, batch, how) for batch in batches]
+    for batch in _side_by_side(tasks, n_threads, how.stop):
         outcomes.update((id(job.request), outcome) for job, outcome in batch)
         if done is not None:
             done(len(batch))
@@ -146,14 +154,15 @@ class _How:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def _side_by_side(tasks: Sequence[Callable[[], _T]], how: _How) -> Iterator[_T]:
-    """What they return, as it comes; on as many threads as torch would use for one of them.
+def _side_by_side(
+    tasks: Sequence[Callable[[], _T]], n_threads: int, stop: threading.Event
+) -> Iterator[_T]:
+    """What they return, as it comes; a thread each, and not all of them for each in turn.
 
     Threads that share the work of every operation have to wait for each other at its end:
     with other processes about, most of the time.
     """
-    n_threads = min(len(tasks), torch.get_num_threads())
-    if n_threads < 2:
+    if min(n_threads, len(tasks)) < 2:
         yield from (task() for task in tasks)
         return
     with ThreadPoolExecutor(n_threads) as pool:
@@ -162,14 +171,11 @@ def _side_by_side(tasks: Sequence[Callable[[], _T]], how: _How) -> Iterator[_T]:
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
-            how.stop.set()  # those under way end with their round
+            stop.set()  # those under way end with their round
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-# A caller's no_grad or inference_mode must not reach the training.
-@torch.inference_mode(mode=False)
-@torch.enable_grad()
 def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
     """Train them in one batch; in two, if that goes wrong: the device may hold half of it."""
     try:
@@ -213,19 +219,22 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
             if not how.is_lone:
                 raise
             interrupt = caught
-        results = iter(training.results())
-    return [[next(results) for _ in job.seeds] for job in jobs], interrupt
+        results = _by_job(jobs, training.results())
+    return results, interrupt
 
 
 def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
     """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
-    first = 0
-    for job in jobs:
-        own = watches[first : first + len(job.seeds)]
-        first += len(job.seeds)
+    for job, own in zip(jobs, _by_job(jobs, watches), strict=True):
         if job.previous is None and job.request.estimator._is_settled(own):
             for watch in own[job.request.estimator.n_init :]:
                 watch.is_finished = True
+
+
+def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
+    """What there is of every run, together for each job."""
+    each = iter(of_runs)
+    return [list(islice(each, len(job.seeds))) for job in jobs]
 
 
 def _joined(jobs: Sequence[Job]) -> tuple[tuple[Tensor, Tensor], list[int]]:
@@ -316,7 +325,7 @@ _one_thread = _OneThread()
 def _threads(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:
     """One thread for small models and beside others, as many as there are for large ones."""
     operations = sum(
-        run.batch_size * run.n_importance_samples * sum(p.numel() for p in run.model.parameters())
+        run.batch_size * run.n_importance_samples * n_parameters(run.model.architecture)
         for run in runs
     )
     if how.is_side_by_side or operations <= _ONE_THREAD_OPERATIONS:

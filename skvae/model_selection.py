@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from itertools import product
 from numbers import Real
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import joblib
 import numpy as np
@@ -503,19 +504,19 @@ class _Teller:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._begun: dict[int, float] = {}
+        self._begun: WeakKeyDictionary[Training, float] = WeakKeyDictionary()
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
         watches = training.watches
-        if id(jobs) not in self._begun:
-            self._begun[id(jobs)] = time.perf_counter()
+        if training not in self._begun:
+            self._begun[training] = time.perf_counter()
             print(
                 f"[{self._name}] training {len(jobs)} fits, {len(watches)} models, at once "
                 f"on {jobs[0].x.device}"
             )
         elif all(watch.is_finished for watch in watches):
             n_epochs = max(len(watch.training_bounds) for watch in watches)
-            seconds = time.perf_counter() - self._begun[id(jobs)]
+            seconds = time.perf_counter() - self._begun[training]
             print(
                 f"[{self._name}] ... {len(jobs)} fits done, {n_epochs} epochs at most, "
                 f"{seconds:.1f} s"

@@ -4,6 +4,8 @@ import pickle
 import threading
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -26,6 +28,7 @@ from threadpoolctl import threadpool_info
 
 from skvae import ConditionalVAE, VAETransformer, _fitting
 from skvae import model_selection as together
+from skvae._fitting import Request
 from skvae.model_selection import GridSearchCV, RandomizedSearchCV
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -494,3 +497,38 @@ def test_scikit_learns_progress_bar(data, capsys):
     search = GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3)
     search.set_callbacks(ProgressBar(max_propagation_depth=0)).fit(*data)
     assert "GridSearchCV" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_batches_follow_one_another(data):
+    """Of several, whose graphs must not be recorded at once; the results are scikit-learn's."""
+    arguments = (vae(device="cuda"), {"n_components": [1, 2], "hidden_layer_sizes": [(4,), (4, 4)]})
+    ours = GridSearchCV(*arguments, cv=3).fit(*data)
+    assert_same_search(ours, model_selection.GridSearchCV(*arguments, cv=3).fit(*data))
+
+
+def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    numbers, side_by_side = [], _fitting._side_by_side
+
+    def noted(tasks, n_threads, stop):
+        numbers.append(n_threads)
+        return side_by_side(tasks, n_threads, stop)
+
+    monkeypatch.setattr(_fitting, "_side_by_side", noted)
+    prepare = VAETransformer._prepare
+
+    def elsewhere(self, request, tables):
+        job = prepare(self, request, tables)
+        on_a_gpu = SimpleNamespace(device=torch.device("cuda"), shape=job.x.shape)
+        return replace(job, x=on_a_gpu)  # where nothing can be trained, but all is divided
+
+    X = data[0]
+    GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, refit=False).fit(X)
+    monkeypatch.setattr(VAETransformer, "_prepare", elsewhere)
+    monkeypatch.setattr(_fitting, "_free_bytes", lambda device: 1e9)
+    requests = [Request(vae(n_components=n), X, None, None, X) for n in (1, 2)]
+    outcomes = _fitting.fit_together(requests)
+    assert all(outcome.error is not None for outcome in outcomes)
+    assert numbers == [2, 1]
