@@ -161,11 +161,10 @@ class Columns:
 
         Of the observed cells of rows of the model, (N,) in float64.
         """
-        if isinstance(encoded, Tensor):
-            return self._log_jacobian(encoded)
-        if encoded.sources is None and not self._at("log"):  # the same for all rows
-            return self._log_jacobian(encoded[:0].new_zeros(1, self.width)).expand(len(encoded))
-        starts = range(0, len(encoded), _CHUNK)
+        n_rows = len(encoded)
+        if not self._at("log") and encoded[:1].shape[1] == self.width:  # the same for all rows
+            return self._log_jacobian(encoded[:1]).expand(n_rows)
+        starts = range(0, n_rows, _CHUNK)
         return torch.cat([self._log_jacobian(encoded[i : i + _CHUNK]) for i in starts])
 
     def _log_jacobian(self, encoded: Tensor) -> Tensor:

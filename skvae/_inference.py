@@ -6,7 +6,7 @@ condition columns, ``S`` draws, ``Z`` components.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
@@ -20,6 +20,10 @@ from skvae._vae import VAE, Posterior, log_prob_observed, observed
 # GPU enough to keep it busy.
 _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 
+# Of the proposal for rows with missing cells.
+_N_ADAPTATIONS = 2
+_N_DRAWS_ADAPTING = 128
+
 
 class Rows(Protocol):
     """x (N, D): a tensor, or what makes the rows that are asked for."""
@@ -27,11 +31,6 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice, /) -> Tensor: ...
-
-
-# Of the proposal for rows with missing cells.
-_N_ADAPTATIONS = 2
-_N_DRAWS_ADAPTING = 128
 
 
 class Scores(NamedTuple):
@@ -70,10 +69,10 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
         q = model.encode(some, given)
-        log_px, log_weights, _ = _drawn(model, q, some, given, noise)
+        log_px, log_weights = _weighed(model, q, some, given, noise)
         proposal = _proposal(model, q, some, given, noise)
         if proposal is not q:
-            _, log_weights, _ = _drawn(model, proposal, some, given, noise)
+            _, log_weights = _weighed(model, proposal, some, given, noise)
         return Scores(
             log_mean_exp(log_weights),
             log_px.mean(0),
@@ -84,26 +83,34 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
 
 
-def _drawn(
+def _weighed(
     model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(x|z, c) (S, B), the log importance weights (S, B), and z (S, 1, B, Z).
+) -> tuple[Tensor, Tensor]:
+    """log p(x|z, c) of draws from q, and their log importance weights, both (S, B).
 
     x and c are (1, B, ...), the noise (S, Z).
     """
     log_px, log_weights = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
-    all_z = []
-    step = max(1, _pass_size(model) // x.shape[1])
-    for i in range(0, len(noise), step):
-        draws = noise[i : i + step, None, None]
+    for some in _steps(model, len(noise), x.shape[1]):
+        draws = noise[some, None, None]
         z = q.rsample(draws)
-        found = log_prob_observed(model.decode(z, c), x, model.architecture)
-        log_px[i : i + step] = found[:, 0]
+        log_px[some] = log_prob_observed(model.decode(z, c), x, model.architecture)[:, 0]
         # log p(z) - log q(z|x, c), whose constants cancel
         log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
-        log_weights[i : i + step] = log_px[i : i + step] + log_ratio[:, 0]
-        all_z.append(z)
-    return log_px, log_weights, torch.cat(all_z)
+        log_weights[some] = log_px[some] + log_ratio[:, 0]
+    return log_px, log_weights
+
+
+def _shares(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws z (S, 1, B, Z) from q, and their importance weights (S, B), which sum to one."""
+    _, log_weights = _weighed(model, q, x, c, noise)
+    return q.rsample(noise[:, None, None]), torch.softmax(log_weights, 0)
+
+
+def _steps(model: VAE, n_draws: int, n_rows: int) -> Iterator[slice]:
+    """The draws in parts of which the decoder takes one at a time."""
+    size = max(1, _pass_size(model) // n_rows)
+    return (slice(i, i + size) for i in range(0, n_draws, size))
 
 
 def _proposal(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> Posterior:
@@ -118,8 +125,8 @@ def _proposal(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> 
         return q
     is_complete = mask.bool().all(-1, keepdim=True)
     for _ in range(_N_ADAPTATIONS):
-        _, log_weights, z = _drawn(model, q, x, c, noise[:_N_DRAWS_ADAPTING])
-        shares = torch.softmax(log_weights, 0)[:, None, :, None]
+        z, shares = _shares(model, q, x, c, noise[:_N_DRAWS_ADAPTING])
+        shares = shares[:, None, :, None]
         loc = (shares * z).sum(0)
         log_scale = 0.5 * (shares * (z - loc).square()).sum(0).log()
         q = Posterior(
@@ -140,13 +147,11 @@ def expected(
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
         q = _proposal(model, model.encode(some, given), some, given, noise)
-        _, log_weights, z = _drawn(model, q, some, given, noise)
-        shares = torch.softmax(log_weights, 0)[:, None, :, None]
-        total, step = None, max(1, _pass_size(model) // some.shape[1])
-        for i in range(0, len(z), step):
-            part = (shares[i : i + step] * cell(model.decode(z[i : i + step], given))).sum(0)[0]
-            total = part if total is None else total + part
-        assert total is not None
+        z, shares = _shares(model, q, some, given, noise)
+        total = some.new_zeros(some.shape[1], model.architecture.n_features)
+        for draws in _steps(model, len(z), len(total)):
+            cells = cell(model.decode(z[draws], given))[:, 0]
+            total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
     (means,) = _by_chunks(answer, len(x), _pass_size(model, len(noise)))
@@ -164,9 +169,9 @@ def resampled(
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
         q = _proposal(model, model.encode(some, given), some, given, noise)
-        _, log_weights, z = _drawn(model, q, some, given, noise)
-        shares = torch.softmax(log_weights, 0).T.to(generator.device)  # (B, S)
-        chosen = torch.multinomial(shares, n, True, generator=generator).T.to(z.device)
+        z, shares = _shares(model, q, some, given, noise)
+        by_row = shares.T.to(generator.device)
+        chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
         return (model.decode(kept[:, None], given).sample(generator)[:, 0].transpose(0, 1),)
 

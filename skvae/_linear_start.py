@@ -92,21 +92,19 @@ def _regression(x: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tens
     """
     n_conditions = c.shape[1]
     n_left = n_conditions + (x.shape[1] if x.shape[1] <= _MAX_COVARIANCE else 0)
-    table = torch.cat((c, x), 1)
-    there = None if mask is None else torch.cat((torch.ones_like(c), mask), 1)
-    counts: Tensor | int = len(x)
-    if there is None:
-        mean = table.mean(0, dtype=torch.float64)
-    else:
-        mean = (table * there).sum(0, dtype=torch.float64) / there.sum(0, dtype=torch.float64)
-        counts = (there[:, :n_left].T @ there).clamp(min=1)
+    n_there = len(x) if mask is None else mask.sum(0, dtype=torch.float64)
+    mean = torch.cat((c.mean(0, dtype=torch.float64), x.sum(0, dtype=torch.float64) / n_there))
     products = mean.new_zeros(n_left, len(mean))
+    counts = torch.zeros_like(products)
     for i in range(0, len(x), 8192):
-        centred = table[i : i + 8192] - mean
-        if there is not None:
-            centred *= there[i : i + 8192]
+        rows = slice(i, i + 8192)
+        centred = torch.cat((c[rows], x[rows]), 1) - mean
+        if mask is not None:
+            there = torch.cat((torch.ones_like(c[rows]), mask[rows]), 1)
+            centred *= there
+            counts += there[:, :n_left].T @ there
         products += centred[:, :n_left].T @ centred
-    products /= counts
+    products /= len(x) if mask is None else counts.clamp(min=1)
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
     coefficients = torch.linalg.solve(cc + ridge, cx)

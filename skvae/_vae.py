@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -59,10 +60,9 @@ class Architecture:
     activation: str = "silu"
     likelihood: str | Parts = "gaussian"
     noise: Literal["feature", "shared", "decoder"] | float = "feature"
-
     sees_mask: bool = False
 
-    @property
+    @cached_property  # asked for in every step
     def n_counts(self) -> int:
         """Columns that are counts."""
         return sum(
