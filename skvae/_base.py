@@ -56,7 +56,7 @@ from skvae._sklearn import (
     to_numpy,
     to_tensor,
 )
-from skvae._support import check_support
+from skvae._support import check_known, check_support
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (
@@ -291,7 +291,7 @@ class BaseVAE(
         values, kinds = request.values, request.kinds
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
-            self._check_columns_known(x)
+            check_known(x, self._place)
             columns = Columns.of(x, families, sizes)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
@@ -299,16 +299,6 @@ class BaseVAE(
         sees_mask = previous is not None and previous.model.architecture.sees_mask
         x = columns.encode(x, torch.float32, device, with_mask=sees_mask)
         return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
-
-    def _check_columns_known(self, x: Tensor) -> None:
-        """A column of which no cell is known cannot be modelled."""
-        empty = torch.stack([rows.isnan().all(0) for rows in x.split(8192)]).all(0)
-        if empty.any():
-            column = int(empty.nonzero()[0, 0])
-            raise ValueError(
-                f"{self._place(0, column).replace('[0,', '[:,')} is missing in every row. Leave "
-                "the column out."
-            )
 
     def _runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
@@ -336,7 +326,7 @@ class BaseVAE(
         kl = gaussian_kl(loc, scale.log()).mean(0)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
-            best, kl = best.reorder(order), kl[order]
+            best, kl, loc = best.reorder(order), kl[order], loc[:, order]
         fitted = Fitted(
             best.model,
             job.columns,
@@ -346,7 +336,9 @@ class BaseVAE(
             job.design,
             job.request.table,
         )
-        self._set_fitted(fitted, best, kl, job)
+        self._set_fitted(fitted, kl, job)
+        self._set_noise_variance(loc, c, job.request.like)
+        self._set_history(best, x, job)
         self._set_condition(job.request.source)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
@@ -456,25 +448,31 @@ class BaseVAE(
         best = max(run.bound for run in preferred)
         return bool(rest) and rest[0].has_validation and best > rest[0].start_bound
 
-    def _set_fitted(self, fitted: Fitted, best: Trained, kl: Tensor, job: Job) -> None:
-        """Attributes from what was trained."""
-        model, columns, like = fitted.model, fitted.columns, job.request.like
-        dtype = _DTYPES[fitted.dtype]
-        x, c = job.x[job.rows], job.c[job.rows]
+    def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
+        """What was trained, and how much each component tells."""
         self._fitted = fitted
         self._version = __version__
-        self._n_features_out = model.architecture.n_components
-        self.kl_per_component_ = from_tensor(kl.to(dtype), like)
+        self._n_features_out = fitted.model.architecture.n_components
+        self.kl_per_component_ = from_tensor(kl.to(_DTYPES[fitted.dtype]), job.request.like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
-        if model.architecture.likelihood != "bernoulli":
-            total = torch.zeros(columns.n_features, dtype=torch.float64, device=x.device)
-            for some, given in zip(x.split(8192), c.split(8192), strict=True):
-                loc, _ = inference.posterior(model, some, given)
-                total += inference.decode(model, loc, given, columns.variance).double().sum(0)
-            variance = columns.decode_variance(total / len(x))
-            self.noise_variance_ = from_tensor(variance.to(dtype), like)
-        elif hasattr(self, "noise_variance_"):
-            del self.noise_variance_
+        self.device_ = str(job.x.device)
+
+    def _set_noise_variance(self, loc: Tensor, c: Tensor, like: Any) -> None:
+        """That of p(x|z), the mean over the training rows at the means of q(z|x)."""
+        fitted = self._fitted
+        model, columns = fitted.model, fitted.columns
+        if model.architecture.likelihood == "bernoulli":
+            vars(self).pop("noise_variance_", None)
+            return
+        total = torch.zeros(columns.n_features, dtype=torch.float64, device=loc.device)
+        for some, given in zip(loc.split(8192), c.split(8192), strict=True):
+            total += inference.decode(model, some, given, columns.variance).double().sum(0)
+        variance = columns.decode_variance(total / len(loc))
+        self.noise_variance_ = from_tensor(variance.to(_DTYPES[fitted.dtype]), like)
+
+    def _set_history(self, best: Trained, x: Tensor, job: Job) -> None:
+        """The bounds of all epochs; x (N, D') are the training rows."""
+        columns = job.columns
         self.n_iter_ = max(1, len(best.training_bounds))
         log_jacobian = columns.mean_log_jacobian(x)
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
@@ -483,7 +481,6 @@ class BaseVAE(
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
-        self.device_ = str(x.device)
 
     def _warnings(self, best: Trained, run: Run, *, is_interrupted: bool) -> Iterator[str]:
         if is_interrupted:
@@ -553,8 +550,8 @@ class BaseVAE(
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
 
-    def _place(self, row: int, column: int) -> str:
-        """What users call a cell of the columns that are modelled."""
+    def _place(self, row: int | str, column: int) -> str:
+        """What users call a cell of the columns that are modelled, or with ":" a column."""
         position = self._position_in_X(column)
         names = getattr(self, "feature_names_in_", None)
         name = "" if names is None else f" (column {str(names[position])!r})"
@@ -721,14 +718,18 @@ class BaseVAE(
         """Of q(z|x), or of the mixture where labels are unknown."""
         model, x, c = self._enter(X, values)
         if c is None:
-            return self._posterior(X, values, _N_DRAWS_LABELS)[0]
+            return self._mixture(model, x, _N_DRAWS_LABELS)[0]
         return inference.means(model, x, c)
 
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of q(z|x), a mixture where labels are unknown."""
         model, x, c = self._enter(X, values)
-        if c is not None:
-            return inference.posterior(model, x, c)
+        if c is None:
+            return self._mixture(model, x, n_draws)
+        return inference.posterior(model, x, c)
+
+    def _mixture(self, model: VAE, x: Encoded, n_draws: int) -> tuple[Tensor, Tensor]:
+        """Those of q(z|x, c) averaged over p(c|x)."""
         shares = torch.softmax(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
         each = [
             inference.posterior(model, x, self._combination(m, len(x), shares))

@@ -1,10 +1,11 @@
-"""Supports: which value of X, in which column, its likelihood cannot explain."""
+"""What of X no model can explain: values outside of a support, columns without any."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from skvae._likelihoods import LIKELIHOODS
@@ -22,7 +23,11 @@ _REMEDIES = {
 }
 
 
-def check_support(x: Tensor, families: Sequence[str], place: Callable[[int, int], str]) -> None:
+#: What users call a cell, by its row and column, or with ":" for a row the column.
+Place = Callable[[int | str, int], str]
+
+
+def check_support(x: Tensor, families: Sequence[str], place: Place) -> None:
     """x (N, D) has a likelihood for each column; ``place`` is what users call a cell.
 
     Categories have been looked up by now, and are their numbers.
@@ -43,3 +48,11 @@ def check_support(x: Tensor, families: Sequence[str], place: Callable[[int, int]
                     f"likelihood={name!r} needs values in {support}; {place(row, column)} is "
                     f"{x[row, column].item():g}. {_REMEDIES[name]}"
                 )
+
+
+def check_known(x: Tensor, place: Place) -> None:
+    """Every column of x (N, D) has a cell that is not missing."""
+    empty = torch.stack([rows.isnan().all(0) for rows in x.split(_CHUNK)]).all(0)
+    if empty.any():
+        column = int(empty.nonzero()[0, 0])
+        raise ValueError(f"{place(':', column)} is missing in every row. Leave the column out.")
