@@ -166,9 +166,27 @@ def label_middle(axes: Sequence[Any], label: str) -> None:
     axes[n // 2].set_ylabel(label, y=0.5 if n % 2 else 1.0)
 
 
-def name_columns(ax: Any, names: Sequence[str], most: int = 32) -> None:
+def are_few(n_columns: int) -> bool:
+    """Whether the columns of a table can be told apart along an axis."""
+    return n_columns <= 32
+
+
+def dress_panel(ax: Any, title: str, n_columns: int) -> None:
+    """Of a panel that has rows of a table as lines."""
+    ax.set_title(title, loc="left", fontsize="small", pad=2)
+    ax.grid(axis="x" if are_few(n_columns) else "y", color="0.93")
+    ax.set_axisbelow(True)
+
+
+def names_or_numbers(names: Sequence[str] | None, n_columns: int) -> Sequence[str]:
+    """Of columns; x0, x1, ... where there are no names."""
+    return [f"x{i}" for i in range(n_columns)] if names is None else names
+
+
+def name_columns(ax: Any, names: Sequence[str] | None, n_columns: int) -> None:
     """Columns of a table along the x axis: by name, or only by number if they are many."""
-    if len(names) > most:
+    names = names_or_numbers(names, n_columns)
+    if not are_few(n_columns):
         ax.set_xlabel("column")
         return
     is_short = max(map(len, names)) * len(names) <= 60

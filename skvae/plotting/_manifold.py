@@ -14,6 +14,7 @@ from skvae.plotting._axes import (
     gap_of,
     limits_of,
     merged,
+    names_or_numbers,
     pyplot,
     show_images,
     single_axes,
@@ -239,7 +240,7 @@ class ManifoldDisplay:
         positions = [position_of(component, every, "component") for component in components]
         return cls._of(
             decode, n_components, positions, image_shape, feature, n_grid,
-            lambda n: np.array([f"x{k}" for k in range(n)], dtype=object),
+            lambda n: np.array(names_or_numbers(None, n), dtype=object),
             [every[j] for j in positions],
         ).plot(ax=ax, imshow_kwargs=imshow_kwargs)  # fmt: skip
 

@@ -15,6 +15,7 @@ from skvae._base import ACTIVE_NATS
 from skvae._conditional import ConditionalVAE
 from skvae._sklearn import from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
+from skvae.plotting._axes import names_or_numbers
 
 
 class Moments(NamedTuple):
@@ -111,7 +112,7 @@ class Model:
         names = getattr(owner, "feature_names_in_", None)
         shown = self._shown
         n_columns = n_shown if shown is None else self.vae.n_features_in_
-        names = np.array([f"x{i}" for i in range(n_columns)] if names is None else names, object)
+        names = np.array(names_or_numbers(names, n_columns), dtype=object)
         return names if shown is None else names[shown]
 
     # ------------------------------------------------------------- in and out of it

@@ -9,7 +9,9 @@ import numpy as np
 from sklearn.utils import check_consistent_length
 
 from skvae.plotting._axes import (
+    are_few,
     checked_image_shape,
+    dress_panel,
     label_middle,
     limits_of,
     merged,
@@ -152,13 +154,12 @@ class ReconstructionDisplay:
         n_features = self.X.shape[1]
         center = 0.0 if self.center is None else self.center
         scale = 1.0 if self.scale is None else self.scale
-        is_short = n_features <= 32
         looks = (
             {"color": "black", "linestyle": "none", "marker": "o", "markersize": 4.5},
             {"color": "C0", "linestyle": "-", "linewidth": 1.8},
             {"color": "C1", "linestyle": "none", "marker": "x", "markersize": 5},
         )
-        if not is_short:  # points would hide each other
+        if not are_few(n_features):  # points would hide each other
             looks = (
                 {"color": "black", "linewidth": 1.2},
                 {"color": "C0", "linewidth": 1.8},
@@ -170,13 +171,8 @@ class ReconstructionDisplay:
                 values = (part[i] - center) / scale
                 lines += panel.plot(values, **merged({**look, "label": title}, line_kwargs))
             self.lines_.append(lines)
-            panel.set_title(f"row {i}", loc="left", fontsize="small", pad=2)
-            panel.grid(axis="x" if is_short else "y", color="0.93")
-            panel.set_axisbelow(True)
-        names = self.feature_names
-        name_columns(
-            self.axes_[-1], [f"x{k}" for k in range(n_features)] if names is None else names
-        )
+            dress_panel(panel, f"row {i}", n_features)
+        name_columns(self.axes_[-1], self.feature_names, n_features)
         unit = "value" if self.scale is None else "standard deviations\nfrom the mean"
         label_middle(self.axes_, unit)
         self.legend_ = self.axes_[0].legend(

@@ -14,6 +14,7 @@ from skvae.plotting._axes import (
     checked_image_shape,
     limits_of,
     merged,
+    names_or_numbers,
     pyplot,
     several_axes,
     show_images,
@@ -165,8 +166,7 @@ class SampleDisplay:
 
     def _scatter(self, scatter_kwargs: Mapping[str, Any] | None) -> None:
         i, j = self.features
-        names = self.feature_names
-        names = [f"x{k}" for k in range(self.samples.shape[2])] if names is None else names
+        names = names_or_numbers(self.feature_names, self.samples.shape[2])
         for panel, part in zip(self.axes_, (self.samples, self.means), strict=True):
             if self.X is not None:
                 look = {"s": 10, "color": "0.8", "label": "data", "zorder": 1}
@@ -302,13 +302,13 @@ class SampleDisplay:
         samples, means = as_array(samples), as_array(means)
         if samples.shape != means.shape:
             raise ValueError(f"means has the shape {means.shape}, but samples has {samples.shape}.")
-        every = [f"x{k}" for k in range(samples.shape[1])]
+        every = names_or_numbers(names, samples.shape[1])
         return cls(
             samples=samples[None],
             means=means[None],
             X=None if X is None else as_array(X),
             image_shape=checked_image_shape(image_shape, samples.shape[1]),
-            features=[position_of(feature, names or every, "feature") for feature in features],
+            features=[position_of(feature, every, "feature") for feature in features],
             feature_names=names,
         ).plot(ax=ax, imshow_kwargs=imshow_kwargs, scatter_kwargs=scatter_kwargs)
 

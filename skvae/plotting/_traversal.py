@@ -9,6 +9,7 @@ import numpy as np
 
 from skvae.plotting._axes import (
     checked_image_shape,
+    dress_panel,
     label_middle,
     limits_of,
     merged,
@@ -173,13 +174,8 @@ class TraversalDisplay:
                 look["linestyle"] = "--" if value < 0 else "-"
                 lines += panel.plot((x - self.base) / scale, **merged(look, line_kwargs))
             self.lines_.append(lines)
-            panel.set_title(name, loc="left", fontsize="small", pad=2)
-            panel.grid(axis="x" if n_features <= 32 else "y", color="0.93")
-            panel.set_axisbelow(True)
-        names = self.feature_names
-        name_columns(
-            self.axes_[-1], [f"x{k}" for k in range(n_features)] if names is None else names
-        )
+            dress_panel(panel, name, n_features)
+        name_columns(self.axes_[-1], self.feature_names, n_features)
         unit = "change" if self.scale is None else "change (standard deviations)"
         label_middle(self.axes_, unit)
         self.colorbar_ = self.axes_[0].figure.colorbar(
