@@ -144,3 +144,10 @@ def publish(text: str, output: Path | None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
+
+
+def status_mib(name: str, pid: int | str = "self") -> float:
+    """What Linux says of a process, "VmHWM" for instance; 0 of one that is ending."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    return int(values.get(name, "0 kB").split()[0]) / 1024

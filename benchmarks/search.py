@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from mnist import peak_gib
 from peers import SkorchVAE
-from results import markdown
+from results import markdown, status_mib
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_digits
@@ -457,11 +457,9 @@ def peak_mib(pid: int) -> float:
     if not Path("/proc/self/status").exists():
         return 1024 * peak_gib()
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return status_mib("VmHWM", pid)
     except OSError:
         return 0.0
-    values = dict(line.split(":", 1) for line in lines)
-    return int(values.get("VmHWM", "0 kB").split()[0]) / 1024
 
 
 # -------------------------------------------------------------------------- the table

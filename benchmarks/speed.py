@@ -47,7 +47,7 @@ import numpy as np
 import torch
 from mnist import peak_gib, uncaptured
 from peers import PEERS, available
-from results import markdown
+from results import markdown, status_mib
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -686,11 +686,6 @@ def used_mib(device: torch.device) -> float:
 
 
 STATUS = Path("/proc/self/status")
-
-
-def status_mib(name: str) -> float:
-    values = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    return int(values[name].split()[0]) / 1024
 
 
 # ------------------------------------------------------------------------------- import

@@ -21,6 +21,7 @@ Splits
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -81,10 +82,13 @@ def read(path: Path) -> Table | None:
     with np.load(path, allow_pickle=False) as file:
         if "X" not in file or "y" not in file or file["y"].dtype.kind == "f":
             return None
-        X, y = file["X"], file["y"]
-        if "categorical" in file:
-            X = X[:, ~file["categorical"]]
-    return select(X, y)
+        return select(numbers(file), file["y"])
+
+
+def numbers(file: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The columns of a file that are no categories, (n, d) in float64."""
+    X = file["X"]
+    return (X[:, ~file["categorical"]] if "categorical" in file else X).astype(np.float64)
 
 
 def select(X: np.ndarray, y: np.ndarray) -> Table:
@@ -92,7 +96,7 @@ def select(X: np.ndarray, y: np.ndarray) -> Table:
     is_complete = ~np.isnan(X).any(axis=1)
     X, y = X[is_complete], y[is_complete]
     rows = np.random.default_rng(0).permutation(len(X))[:MAX_ROWS]
-    return Table(X[rows].astype(np.float64), y[rows])
+    return Table(X[rows], y[rows])
 
 
 def is_eligible(table: Table) -> bool:
