@@ -17,6 +17,7 @@ from torch.nn import functional
 from skvae import ConditionalVAE, VAETransformer
 from skvae._bounds import ELBO
 from skvae._gradient import Gradient
+from skvae._linear_start import _regression
 from skvae._vae import VAE, Architecture
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV
@@ -162,6 +163,36 @@ def test_the_gradient_is_autograds():
     by_autograd = torch.autograd.grad(bound, list(model.parameters()))
     for one, other in zip(by_hand, by_autograd, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_the_encoder_tells_a_missing_cell_from_a_mean():
+    """Both are 0 to it but for the mask; and of what is missing it is less sure."""
+    model = VAETransformer(2, random_state=0).fit(GIVEN)
+    at_mean = np.where(HOLES, np.nanmean(GIVEN, 0), GIVEN)
+    rows = HOLES.any(1)
+    missing, known = (model.posterior(table[rows]).std for table in (GIVEN, at_mean))
+    assert (missing != known).any(1).all()
+    assert missing.mean() > 1.05 * known.mean()
+
+
+@pytest.mark.parametrize("n_conditions", [0, 1])
+def test_moments_of_the_start_are_over_what_is_there(n_conditions):
+    """Means over the cells of a column, products over the rows that have both."""
+    mask = torch.from_numpy(~HOLES).double()
+    x = torch.from_numpy(np.where(HOLES, 0, X))
+    c = torch.from_numpy(RNG.normal(size=(len(X), n_conditions)))
+    coefficients, mean, covariance = _regression(x, c, mask)
+    table = np.column_stack([c, GIVEN])
+    centred = table - np.nanmean(table, 0)
+    products = np.nanmean(centred[:, :, None] * centred[:, None], 0)
+    cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
+    np.testing.assert_allclose(coefficients, np.linalg.solve(cc, cx), rtol=1e-6)  # the tiny ridge
+    expected = np.nanmean(table, 0)
+    np.testing.assert_allclose(
+        mean, expected[n_conditions:] - expected[:n_conditions] @ coefficients.numpy(), rtol=1e-10
+    )
+    left = products[n_conditions:, n_conditions:] - cx.T @ coefficients.numpy()
+    np.testing.assert_allclose(covariance, left, rtol=1e-6, atol=1e-12)
 
 
 def test_what_is_learned_is_of_use():
