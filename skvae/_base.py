@@ -22,6 +22,7 @@ import joblib
 import numpy as np
 import sklearn
 import torch
+from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -32,17 +33,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._bounds import gaussian_kl
-from skvae._columns import Columns, Encoded
-from skvae._conditions import Conditions, Number
+from skvae._columns import Columns, Encoded, Ranges
+from skvae._conditions import Conditions, Number, listed
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
-from skvae._fitting import Job, Request, fit_together
+from skvae._fitting import Job, Request, fit_together, fits
 from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
+from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing, mean_rows
 from skvae._run import Run
 from skvae._sklearn import (
     CallbackSupportMixin,
@@ -53,7 +54,9 @@ from skvae._sklearn import (
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    is_mapped,
     to_numpy,
+    to_rows,
     to_tensor,
 )
 from skvae._support import check_known, check_support
@@ -64,7 +67,6 @@ from skvae._vae import (
     Architecture,
     explained,
     from_state,
-    mean_observed,
     observed,
     seen_values,
 )
@@ -84,6 +86,9 @@ _MIN_ROWS_TO_SPLIT = 20
 
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
+
+# What fills missing cells has nothing to say of sparse rows, which have none.
+_METHODS_OF_HOLES = ("impute", "sample_missing")
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -247,7 +252,7 @@ class BaseVAE(
 
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
-        x, is_partial, table = to_tensor(request.X), request.is_partial, request.table
+        x, is_partial, table = to_rows(request.X), request.is_partial, request.table
         families = [self.likelihood] * x.shape[1] if table is None else table.families
         check_support(x, families, self._place)
         random = check_random_state(self.random_state)
@@ -283,29 +288,33 @@ class BaseVAE(
     def _encode(
         self,
         request: Request,
-        x: Tensor,
+        x: Rows,
         families: Sequence[str],
         device: torch.device,
         previous: Fitted | None,
-    ) -> tuple[Columns, Conditions, Tensor, Tensor]:
+    ) -> tuple[Columns, Conditions, Rows, Tensor]:
         values, kinds = request.values, request.kinds
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
-            check_known(x, self._place)
-            columns = Columns.of(x, families, sizes)
+            ranges = Ranges.of(x)
+            check_known(ranges.n_known, self._place)
+            columns = Columns.of(x, families, sizes, ranges)
             conditions = Conditions.of(values, kinds) if values else Conditions()
+            with_mask = bool((ranges.n_known < len(x)).any())
         else:
             columns, conditions = previous.columns, previous.conditions
-        sees_mask = previous is not None and previous.model.architecture.sees_mask
-        x = columns.encode(x, torch.float32, device, with_mask=sees_mask)
-        return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
+            with_mask = previous.model.architecture.sees_mask or has_missing(x)
+        rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
+        c = self._encode_condition(conditions, values, len(x), device)
+        is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
+        return columns, conditions, rows if is_apart else rows.whole(), c
 
     def _runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
         run, previous = job.run, job.previous
         architecture = run.model.architecture
         if previous is None:
-            x, c = job.x[job.rows], job.c[job.rows]
+            x, c = Chosen(job.x, job.rows), job.c[job.rows]
             models = self._starts(architecture, x, c, [start for start, _ in job.seeds])
         else:
             # A model that was loaded may live on another device than this fit.
@@ -321,12 +330,11 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._best(results)
-        x, c = job.x[job.rows], job.c[job.rows]
-        loc, scale = inference.posterior(best.model, x, c)
-        kl = gaussian_kl(loc, scale.log()).mean(0)
+        x, c = Chosen(job.x, job.rows), job.c[job.rows]
+        kl, variance = inference.averages(best.model, x, c, job.columns.variance)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
-            best, kl, loc = best.reorder(order), kl[order], loc[:, order]
+            best, kl = best.reorder(order), kl[order]
         fitted = Fitted(
             best.model,
             job.columns,
@@ -337,14 +345,14 @@ class BaseVAE(
             job.request.table,
         )
         self._set_fitted(fitted, kl, job)
-        self._set_noise_variance(loc, c, job.request.like)
+        self._set_noise_variance(variance, job.request.like)
         self._set_history(best, x, job)
         self._set_condition(job.request.source)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
         self,
-        x: Tensor,
+        x: Rows,
         c: Tensor,
         columns: Columns,
         design: dict[str, Any],
@@ -367,7 +375,7 @@ class BaseVAE(
             if previous
             else x.shape[1] > columns.width,
         )
-        bits = x[:, architecture.bits]
+        is_uncertain = _has_uncertain_bits(x, architecture)
         return Run(
             model=VAE(architecture, device="meta"),  # for its sizes; each start has its own
             rows=rows,
@@ -384,7 +392,7 @@ class BaseVAE(
             max_iter=1 if is_partial else int(self.max_iter),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            binarise=bool(((bits > 0) & (bits < 1)).any()),
+            binarise=is_uncertain,
         )
 
     def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
@@ -407,27 +415,35 @@ class BaseVAE(
         )
 
     def _starts(
-        self, architecture: Architecture, x: Tensor, c: Tensor, seeds: Sequence[int]
+        self, architecture: Architecture, x: Rows, c: Tensor, seeds: Sequence[int]
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
-        is_standardised = architecture.is_standardised
-        values, mask = explained(x, architecture), observed(x, architecture)
-        mean = mean_observed(values, mask)
-        variance = None if is_standardised else mean_observed((values - mean).square(), mask)
-        kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
+        a, is_standardised = architecture, architecture.is_standardised
+        mean = mean_rows(x, lambda rows: (explained(rows, a), observed(rows, a)))
+        variance = None
+        if not is_standardised:
+            variance = mean_rows(
+                x, lambda rows: ((explained(rows, a) - mean).square(), observed(rows, a))
+            )
+
+        def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+            mask = observed(rows, a)
+            return seen_values(rows, a), None if mask is None else mask.roll(-a.n_counts, 1)
+
+        kinds = [kind for kind in self._kinds(a) for _ in range(self.n_init)]
         for kind, seed in zip(kinds, seeds, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed)
-            model = VAE(architecture, device=x.device).randomise(generator, mean, variance)
+            model = VAE(a, device=x.device).randomise(generator, mean, variance)
             if kind != "random":
                 linear = linear_model(
-                    seen_values(x, architecture),
+                    x,
                     c,
-                    architecture.n_components,
-                    architecture.noise if is_standardised else "feature",
+                    a.n_components,
+                    a.noise if is_standardised else "feature",
                     kind=kind,
                     floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
                     generator=generator,
-                    mask=None if mask is None else mask.roll(-architecture.n_counts, 1),
+                    read=read,
                 )
                 model.linearise(linear, None if is_standardised else x)
             yield model
@@ -457,27 +473,23 @@ class BaseVAE(
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         self.device_ = str(job.x.device)
 
-    def _set_noise_variance(self, loc: Tensor, c: Tensor, like: Any) -> None:
-        """That of p(x|z), the mean over the training rows at the means of q(z|x)."""
+    def _set_noise_variance(self, variance: Tensor, like: Any) -> None:
+        """That of p(x|z), the mean over the training rows at the means of q(z|x), (D',)."""
         fitted = self._fitted
-        model, columns = fitted.model, fitted.columns
-        if model.architecture.likelihood == "bernoulli":
+        if fitted.model.architecture.likelihood == "bernoulli":
             vars(self).pop("noise_variance_", None)
             return
-        total = torch.zeros(columns.n_features, dtype=torch.float64, device=loc.device)
-        for some, given in zip(loc.split(8192), c.split(8192), strict=True):
-            total += inference.decode(model, some, given, columns.variance).double().sum(0)
-        variance = columns.decode_variance(total / len(loc))
+        variance = fitted.columns.decode_variance(variance)
         self.noise_variance_ = from_tensor(variance.to(_DTYPES[fitted.dtype]), like)
 
-    def _set_history(self, best: Trained, x: Tensor, job: Job) -> None:
+    def _set_history(self, best: Trained, x: Rows, job: Job) -> None:
         """The bounds of all epochs; x (N, D') are the training rows."""
         columns = job.columns
         self.n_iter_ = max(1, len(best.training_bounds))
         log_jacobian = columns.mean_log_jacobian(x)
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
         if best.has_validation:
-            log_jacobian = columns.mean_log_jacobian(job.x[job.validation_rows])
+            log_jacobian = columns.mean_log_jacobian(Chosen(job.x, job.validation_rows))
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
@@ -574,16 +586,20 @@ class BaseVAE(
     # ---------------------------------------------------------------- inference
 
     def _validate(self, X: Any, *, reset: bool, method: str = "") -> Any:
-        """X as a float array with NaN where cells are missing; in fit, of two rows at least."""
+        """X as a float array with NaN where cells are missing; in fit, of two rows at least.
+
+        Or as sparse rows, which have all their cells.
+        """
         X = validate_data(
             self,
             X,
+            accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
             dtype=float_dtypes(X),
             reset=reset,
             ensure_min_samples=2 if reset else 1,
-            ensure_all_finite="allow-nan",
+            ensure_all_finite=True if issparse(X) else "allow-nan",
         )
-        if not reset:
+        if not reset and not issparse(X):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
@@ -602,6 +618,11 @@ class BaseVAE(
         """
         if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
+        if issparse(X):
+            raise TypeError(
+                "X is sparse, and likelihood names columns or is 'auto'. Sparse X takes one of "
+                f"{listed(sorted(OF_NUMBERS))} for all columns; or make X dense: X.toarray()."
+            )
         if modelled is None and is_numeric(X):
             valid = self._validate(X, reset=reset, method=method)
             table = self._table(X, reset, method, modelled)
@@ -650,12 +671,17 @@ class BaseVAE(
         return table
 
     def _encode_condition(
-        self, conditions: Conditions, values: Any, n_rows: int, like: Tensor
+        self,
+        conditions: Conditions,
+        values: Any,
+        n_rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Columns of a condition -> c (N, C), in the dtype and on the device of ``like``."""
+        """Columns of a condition -> c (N, C)."""
         if not conditions.columns:
-            return like.new_zeros(n_rows, 0)
-        return torch.from_numpy(conditions.encode(values)).to(like)
+            return torch.zeros(n_rows, 0, dtype=dtype, device=device)
+        return torch.from_numpy(conditions.encode(values)).to(device, dtype)
 
     def _model(self, dtype: torch.dtype) -> VAE:
         """The model with its weights in the dtype of X: inference keeps X's precision."""
@@ -667,13 +693,12 @@ class BaseVAE(
     def _enter(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
-        x = to_tensor(X)
+        x = to_rows(X)
         check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         weight = model.encoder.linear.weight
-        encoded = fitted.columns.encoded(
-            x, weight.dtype, weight.device, with_mask=model.architecture.sees_mask
-        )
+        with_mask = model.architecture.sees_mask or has_missing(x)
+        encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
         return model, encoded, self._given(values, len(x), weight)
 
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
@@ -688,7 +713,7 @@ class BaseVAE(
             return None
         if values is None:
             return self._combination(0, n_rows, like)
-        return self._encode_condition(conditions, values, n_rows, like)
+        return self._encode_condition(conditions, values, n_rows, like.device, like.dtype)
 
     def _combinations(self, numbers: np.ndarray, like: Tensor) -> Tensor:
         """c of the combinations of labels with these numbers, a row for each."""
@@ -967,6 +992,7 @@ class BaseVAE(
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = self._is_plain(reset=True)
         # Not `categorical`, which says of X that it has nothing but whole numbers.
         tags.input_tags.string = not self._is_plain(reset=True)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -999,6 +1025,15 @@ def _has_changed(changes: Sequence[str]) -> ValueError:
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
     )
+
+
+def _has_uncertain_bits(x: Rows, architecture: Architecture) -> bool:
+    """Whether values between 0 and 1 are probabilities, of which bits are to be drawn."""
+    columns = architecture.bits
+    if not len(range(columns.start, columns.stop)):
+        return False
+    parts = (rows[:, columns] for rows in chunks(x))
+    return any(bool(((bits > 0) & (bits < 1)).any()) for bits in parts)
 
 
 def _completed(x: Tensor, other: Tensor) -> Tensor:
@@ -1042,7 +1077,7 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     return ndtri(points.clip(half, 1 - half))
 
 
-def _device(device: str, x: Tensor) -> torch.device:
+def _device(device: str, x: Rows) -> torch.device:
     if device == "auto":
         if x.device.type == "cuda":
             return x.device

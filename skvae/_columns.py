@@ -10,18 +10,17 @@ Axes: ``N`` rows; ``D`` columns of X; ``D'`` columns that the likelihood explain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skvae._joint import Parts
 from skvae._likelihoods import LIKELIHOODS, Likelihood
-
-# Rows converted at once: float64 copies stay small beside X.
-_CHUNK = 8192
+from skvae._rows import Rows, chunks, slices
 
 # float32 numbers up to this size and down to its inverse are far from overflow, and so are
 # their differences and products.
@@ -41,23 +40,60 @@ class Encoded:
     (n, D' + E), and D' more with a mask.
     """
 
-    x: Tensor
+    x: Rows
+    width: int
     standardise: Callable[[Tensor], Tensor]
     choose: Callable[[Tensor, Tensor], Tensor]
     sources: Tensor | None  # (D',) of the model's columns those of X, if there is a mask
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.width))
+
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        some = self.x[rows]
+        return self._encode(self.x[rows])
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """(n,) -> the rows of these numbers, (n, D')."""
+        return self._encode(self.x.index_select(0, index.to(self.x.device)))
+
+    def _encode(self, some: Tensor) -> Tensor:
         encoded = self.choose(some, self.standardise(some))
         if self.sources is not None:
             mask = ~some.isnan()[:, self.sources]
             encoded = torch.cat((encoded.nan_to_num(nan=0.0), mask.to(encoded)), 1)
         return encoded.to(self.device, self.dtype)
+
+    def whole(self) -> Tensor:
+        """All of them."""
+        whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for rows in slices(self):
+            whole[rows] = self[rows]
+        return whole
+
+
+class Ranges(NamedTuple):
+    """Of every column of X (N, D), in float64: what is there."""
+
+    lowest: Tensor  # (D,)
+    highest: Tensor  # (D,)
+    n_known: Tensor  # (D,) cells that are not missing
+
+    @classmethod
+    def of(cls, x: Rows) -> Ranges:
+        lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
+        highest, n_known = -lowest, torch.zeros_like(lowest)
+        for rows in chunks(x):
+            missing = rows.isnan()
+            lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
+            highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
+            n_known += (~missing).sum(0)
+        return cls(lowest, highest, n_known)
 
 
 @dataclass(frozen=True)
@@ -75,33 +111,36 @@ class Columns:
     sizes: tuple[int, ...]  # (D,) categories; 1 for numbers
 
     @classmethod
-    def of(cls, x: Tensor, families: Sequence[str], sizes: Sequence[int] | None = None) -> Columns:
+    def of(
+        cls,
+        x: Rows,
+        families: Sequence[str],
+        sizes: Sequence[int] | None = None,
+        ranges: Ranges | None = None,
+    ) -> Columns:
         """Moments of x (N, D), in float64 about the middle of each column's range.
 
         A category is the number of it, from 0; ``sizes`` says how many there are.
         """
         readings = [LIKELIHOODS[name].reading for name in families]
-        lowest, highest, n = _ranges(x)
+        lowest, highest, _ = ranges or Ranges.of(x)
         low, high = _measured(torch.stack((lowest, highest)), readings)
         middle = low / 2 + high / 2
+        # In units of the range, so that no square over- or underflows.
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
-        mean, square = torch.zeros_like(middle), torch.zeros_like(middle)
-        for rows in x.split(_CHUNK):
-            # In units of the range, so that no square over- or underflows.
-            mean += ((_measured(rows.double(), readings) - middle) / span).nansum(0) / n
-        for rows in x.split(_CHUNK):
-            deviation = (_measured(rows.double(), readings) - middle) / span - mean
-            square += deviation.square().nansum(0) / n
+        mean, variance = _moments(
+            (_measured(rows.double(), readings) - middle) / span for rows in chunks(x)
+        )
         largest = torch.maximum(lowest.abs(), highest.abs())
         varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
         sizes = tuple(sizes or [1] * len(families))
         varies |= torch.tensor(sizes, device=x.device) > 1
         is_scaled = _where(readings, "standardised", "log", "count").to(x.device) & varies
-        first = torch.where(x[0].isnan(), lowest, x[0].double())
-        constant = torch.where(varies, 0.0, first)
+        first = x[:1][0].double()
+        constant = torch.where(varies, 0.0, torch.where(first.isnan(), lowest, first))
         return cls(
             torch.where(is_scaled, middle + mean * span, constant).cpu(),
-            torch.where(is_scaled, span * square.sqrt(), 1.0).cpu(),
+            torch.where(is_scaled, span * variance.sqrt(), 1.0).cpu(),
             varies.cpu(),
             tuple(families),
             sizes,
@@ -156,16 +195,14 @@ class Columns:
         sources = [i for i in self._order for _ in range(self.sizes[i])]
         return torch.tensor(sources, dtype=torch.long)
 
-    def log_jacobian(self, encoded: Tensor | Encoded) -> Tensor:
+    def log_jacobian(self, encoded: Rows) -> Tensor:
         """log |d(model's columns) / dX|: what turns the model's density into one of X.
 
         Of the observed cells of rows of the model, (N,) in float64.
         """
-        n_rows = len(encoded)
-        if not self._at("log") and encoded[:1].shape[1] == self.width:  # the same for all rows
-            return self._log_jacobian(encoded[:1]).expand(n_rows)
-        starts = range(0, n_rows, _CHUNK)
-        return torch.cat([self._log_jacobian(encoded[i : i + _CHUNK]) for i in starts])
+        if not self._at("log") and encoded.shape[1] == self.width:  # the same for all rows
+            return self._log_jacobian(encoded[:1]).expand(len(encoded))
+        return torch.cat([self._log_jacobian(rows) for rows in chunks(encoded)])
 
     def _log_jacobian(self, encoded: Tensor) -> Tensor:
         log_scale = torch.where(_where(self._readings, "count", "category"), 1.0, self.scale).log()
@@ -179,7 +216,7 @@ class Columns:
             values = values * encoded[:, self.width :]
         return -values.sum(1)
 
-    def mean_log_jacobian(self, encoded: Tensor) -> float:
+    def mean_log_jacobian(self, encoded: Rows) -> float:
         """The same averaged over rows."""
         return self.log_jacobian(encoded).mean().item()
 
@@ -192,32 +229,18 @@ class Columns:
         first = len(self._at("count", "standardised"))
         return list(range(first, first + len(self._at("log"))))
 
-    def encode(
-        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
-    ) -> Tensor:
-        """(N, D) -> (N, D' + E), and a mask where cells are missing.
+    def encoded(
+        self, x: Rows, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
+    ) -> Encoded:
+        """(N, D) -> (N, D' + E), and a mask where cells are missing: no second X in memory.
 
         Subtracted as in float64, rounded last.
         """
-        rows = self.encoded(x, dtype, device, with_mask=with_mask)
-        width = self.width + (0 if rows.sources is None else self.n_features)
-        whole = torch.empty(len(x), width, dtype=dtype, device=device)
-        for start in range(0, len(x), _CHUNK):
-            whole[start : start + _CHUNK] = rows[start : start + _CHUNK]
-        return whole
+        sources = self._sources.to(x.device) if with_mask else None
+        width = self.width + (self.n_features if with_mask else 0)
+        return Encoded(x, width, self._standardiser(x), self._chooser(), sources, dtype, device)
 
-    def encoded(
-        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
-    ) -> Encoded:
-        """The same for the rows that are asked for: no second X in memory.
-
-        ``with_mask`` gives a mask where nothing is missing too.
-        """
-        has_mask = with_mask or bool(x.amin().isnan())
-        sources = self._sources.to(x.device) if has_mask else None
-        return Encoded(x, self._standardiser(x), self._chooser(), sources, dtype, device)
-
-    def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def _standardiser(self, x: Rows) -> Callable[[Tensor], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
         largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
@@ -305,16 +328,24 @@ class Columns:
         return decoded
 
 
-def _ranges(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Least and largest value of each column, and how many are there, in float64."""
-    lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
-    highest, n = -lowest, torch.zeros_like(lowest)
-    for rows in x.split(_CHUNK):
-        missing = rows.isnan()
-        lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
-        highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
-        n += (~missing).sum(0)
-    return lowest, highest, n
+def _moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance (D,) over the rows of all parts (n, D), of what is not missing.
+
+    Each part by itself, then joined: Chan, Golub & LeVeque, Algorithms for computing the sample
+    variance, 1983.
+    """
+    n = mean = square = torch.zeros((), dtype=torch.float64, device="cpu")
+    for rows in parts:
+        n_part = (~rows.isnan()).sum(0)
+        mean_part = rows.nansum(0) / n_part.clamp(min=1)
+        n, mean, square = n.to(rows.device), mean.to(rows.device), square.to(rows.device)
+        n_both = (n + n_part).clamp(min=1)
+        step = mean_part - mean
+        square = (
+            square + (rows - mean_part).square().nansum(0) + step.square() * n * n_part / n_both
+        )
+        n, mean = n + n_part, mean + step * n_part / n_both
+    return mean, square / n.clamp(min=1)
 
 
 def _measured(x: Tensor, readings: Sequence[str]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -178,7 +179,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
             Rows to learn from; two at least.
         y : array-like of shape (n_samples,), default=None
             The condition, where neither `condition` nor `condition_columns` is given: a
@@ -208,7 +209,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
         condition : array-like or DataFrame, default=None
             As in `fit`.
@@ -227,7 +228,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
         condition : array-like or DataFrame, default=None
             As in `fit`.
@@ -243,7 +244,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
 
         Returns
@@ -259,7 +260,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
 
         Returns
@@ -418,7 +419,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
         n_draws : int, default=128
             Draws of z, the same for every row and call.
@@ -435,7 +436,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             The condition, if it was in `fit`.
         condition : array-like or DataFrame, default=None
@@ -454,7 +455,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
             Draws of z for p(x|c).
 
@@ -481,7 +482,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
             None takes the likeliest labels of each row.
         n_draws : int, default=128
@@ -500,7 +501,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
             None takes the likeliest labels of each row.
         n_draws : int, default=128
@@ -521,7 +522,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
         n_draws : int, default=1000
             Draws from q(z); the error falls with their square root.
@@ -609,6 +610,11 @@ class ConditionalVAE(BaseVAE):
         if self.condition_columns is None:
             X, table = self._read(X, reset=reset, method=method)
             return X, None, table
+        if issparse(X):
+            raise TypeError(
+                "X is sparse, and condition_columns names columns of it. Give the condition by "
+                "itself, with condition=; or make X dense: X.toarray()."
+            )
         check_feature_names(self, X, reset=reset)
         table = X if hasattr(X, "columns") else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
@@ -710,6 +716,7 @@ class ConditionalVAE(BaseVAE):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.condition_columns is None
+        tags.input_tags.sparse &= self.condition_columns is None
         return tags
 
 

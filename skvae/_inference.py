@@ -7,13 +7,14 @@ condition columns, ``S`` draws, ``Z`` components.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
+from skvae._rows import Rows
 from skvae._vae import VAE, Posterior, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
@@ -23,14 +24,6 @@ _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 # Of the proposal for rows with missing cells.
 _N_ADAPTATIONS = 2
 _N_DRAWS_ADAPTING = 128
-
-
-class Rows(Protocol):
-    """x (N, D): a tensor, or what makes the rows that are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
 class Scores(NamedTuple):
@@ -61,6 +54,28 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
 
     loc, scale = _by_chunks(answer, len(x), _pass_size(model))
     return loc, scale
+
+
+@torch.no_grad()
+def averages(
+    model: VAE, x: Rows, c: Tensor, cell: Callable[[Likelihood], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Means over rows, in float64: of KL[q(z_j|x, c) || p(z_j)], (Z,), and of ``cell``, (D,).
+
+    The latter of p(x|z, c) at the means of q(z|x, c).
+    """
+    a = model.architecture
+    kl, cells = (
+        torch.zeros(n, dtype=torch.float64, device=c.device) for n in (a.n_components, a.n_features)
+    )
+    size = _pass_size(model)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        given = c[None, rows]
+        q = model.encode(x[rows][None], given)
+        kl += gaussian_kl(*q)[0].sum(0, dtype=torch.float64)
+        cells += cell(model.decode(q.loc[None], given))[0, 0].sum(0, dtype=torch.float64)
+    return kl / len(x), cells / len(x)
 
 
 def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:

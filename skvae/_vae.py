@@ -6,7 +6,7 @@ columns (0 without a condition), ``P`` parameters of a likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -20,6 +20,7 @@ from skvae._joint import Parts, family_of, named_columns
 from skvae._likelihoods import LIKELIHOODS, Likelihood
 from skvae._linear_start import LinearModel
 from skvae._networks import Perceptron
+from skvae._rows import Chosen, Rows, mean_rows
 
 # Wide enough for any posterior (the variance floor of the likelihood holds it above
 # exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
@@ -197,7 +198,7 @@ class VAE(nn.Module):
         return self
 
     @torch.no_grad()
-    def linearise(self, linear: LinearModel, x: Tensor | None = None) -> VAE:
+    def linearise(self, linear: LinearModel, x: Rows | None = None) -> VAE:
         """Become exactly this linear model, all hidden layers disconnected (lone models).
 
         The linear model is one of the columns that the encoder sees. Where the likelihood
@@ -256,17 +257,30 @@ class _Decoder(NamedTuple):
         return cls(coefficients, loadings, mean, variance, torch.zeros_like(mean))
 
     @classmethod
-    def fitted(cls, linear: LinearModel, x: Tensor, architecture: Architecture) -> _Decoder:
+    def fitted(cls, linear: LinearModel, x: Rows, architecture: Architecture) -> _Decoder:
         """Where it is another: to first order, about the column means."""
-        rows, n_counts = x[:: max(1, len(x) // _MAX_ROWS)].double(), architecture.n_counts
-        values, mask = explained(rows, architecture), observed(rows, architecture)
-        inputs = seen_values(rows, architecture).roll(n_counts, 1)  # counts first, as in values
-        mean, inputs_mean = (mean_observed(table, mask) for table in (values, inputs))
-        values, inputs = values - mean, inputs - inputs_mean
-        covariance = mean_observed(values * inputs, mask)
-        variance = mean_observed(values.square(), mask).clamp(min=_LEAST_VARIANCE)
-        inputs_variance = mean_observed(inputs.square(), mask).clamp(min=_LEAST_VARIANCE)
-        slope = architecture.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
+        a, n_counts = architecture, architecture.n_counts
+        every = max(1, len(x) // _MAX_ROWS)
+        x = Chosen(x, torch.arange(0, len(x), every, device=x.device))
+
+        def both(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            rows = rows.double()  # counts first among the inputs too, as in values
+            inputs = seen_values(rows, a).roll(n_counts, 1)
+            return explained(rows, a), inputs, observed(rows, a)
+
+        def average(of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+                values, inputs, mask = both(rows)
+                return of(values, inputs), mask
+
+            return mean_rows(x, read)
+
+        mean, inputs_mean = average(lambda v, _: v), average(lambda _, i: i)
+        covariance = average(lambda v, i: (v - mean) * (i - inputs_mean))
+        variance = average(lambda v, _: (v - mean).square()).clamp(min=_LEAST_VARIANCE)
+        inputs_variance = average(lambda _, i: (i - inputs_mean).square())
+        inputs_variance = inputs_variance.clamp(min=_LEAST_VARIANCE)
+        slope = a.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
         slope = slope * covariance / inputs_variance
         left = linear.noise_variance.roll(n_counts) / inputs_variance
         return cls(
@@ -305,13 +319,6 @@ def log_prob_observed(p: Likelihood, x: Tensor, architecture: Architecture) -> T
     """The log density of the observed cells of x (K, B, D...), (S, K, B)."""
     cells, mask = p.log_prob(explained(x, architecture)), observed(x, architecture)
     return cells.sum(-1) if mask is None else (cells * mask).sum(-1)
-
-
-def mean_observed(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Column means of values (N, D) over what is observed."""
-    if mask is None:
-        return values.mean(0)
-    return (values * mask).sum(0) / mask.sum(0)
 
 
 def join(c: Tensor, x: Tensor) -> Tensor:
