@@ -59,12 +59,13 @@ from skvae._sklearn import (
     to_rows,
     to_tensor,
 )
-from skvae._support import check_known, check_support
+from skvae._support import check_known, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (
     VAE,
     Architecture,
+    deviation,
     explained,
     from_state,
     observed,
@@ -121,6 +122,7 @@ class BaseVAE(
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
         "handle_unknown": [StrOptions({"error", "missing"})],
+        "exposure": [StrOptions({"total"}), None],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -153,6 +155,7 @@ class BaseVAE(
         *,
         likelihood: Any = "gaussian",
         handle_unknown: str = "error",
+        exposure: str | None = None,
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -178,6 +181,7 @@ class BaseVAE(
         self.n_components = n_components
         self.likelihood = likelihood
         self.handle_unknown = handle_unknown
+        self.exposure = exposure
         self.noise_variance = noise_variance
         self.beta = beta
         self.n_importance_samples = n_importance_samples
@@ -260,7 +264,7 @@ class BaseVAE(
         previous = self._previous(design, is_partial)
         dtype = str(x.dtype).removeprefix("torch.")
         device = _device(self.device, x)
-        place = (request.data, tuple(families), device)
+        place = (request.data, tuple(families), self.exposure, device)
         if request.data is not None and previous is None and place in tables:
             columns, conditions, x, c = tables[place]
         else:
@@ -298,12 +302,15 @@ class BaseVAE(
             sizes = None if request.table is None else request.table.sizes
             ranges = Ranges.of(x)
             check_known(ranges.n_known, self._place)
-            columns = Columns.of(x, families, sizes, ranges)
-            conditions = Conditions.of(values, kinds) if values else Conditions()
             with_mask = bool((ranges.n_known < len(x)).any())
+            is_relative = self.exposure is not None
+            if is_relative and with_mask:
+                check_totals(x, families, self._place)
+            columns = Columns.of(x, families, sizes, ranges, is_relative=is_relative)
+            conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
-            with_mask = previous.model.architecture.sees_mask or has_missing(x)
+            with_mask = self._has_holes(x, previous)
         rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
         c = self._encode_condition(conditions, values, len(x), device)
         is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
@@ -374,6 +381,7 @@ class BaseVAE(
             sees_mask=previous.model.architecture.sees_mask
             if previous
             else x.shape[1] > columns.width,
+            has_exposure=columns.is_relative,
         )
         is_uncertain = _has_uncertain_bits(x, architecture)
         return Run(
@@ -423,7 +431,7 @@ class BaseVAE(
         variance = None
         if not is_standardised:
             variance = mean_rows(
-                x, lambda rows: ((explained(rows, a) - mean).square(), observed(rows, a))
+                x, lambda rows: (deviation(rows.double(), mean, a).square(), observed(rows, a))
             )
 
         def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -548,8 +556,13 @@ class BaseVAE(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers of at least 1, "
                 "the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
             )
-        noise = self.noise_variance
         used = [LIKELIHOODS[name] for name in set(families)]
+        if self.exposure is not None and not any(family.reading == "count" for family in used):
+            raise ValueError(
+                f"exposure={self.exposure!r} is of counts, and no column of X is one. Use "
+                "likelihood='poisson' or 'negative_binomial', or exposure=None."
+            )
+        noise = self.noise_variance
         if not any(family.parameters[1:] for family in used) or (
             not isinstance(noise, str) and not any(family.is_scaled for family in used)
         ):
@@ -558,6 +571,7 @@ class BaseVAE(
             "n_components": int(self.n_components),
             "hidden_layer_sizes": tuple(int(size) for size in sizes),
             "activation": self.activation,
+            "exposure": self.exposure,
             "likelihood": self.likelihood if isinstance(self.likelihood, str) else list(families),
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
@@ -697,9 +711,16 @@ class BaseVAE(
         check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         weight = model.encoder.linear.weight
-        with_mask = model.architecture.sees_mask or has_missing(x)
+        with_mask = self._has_holes(x, fitted)
         encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
         return model, encoded, self._given(values, len(x), weight)
+
+    def _has_holes(self, x: Rows, fitted: Fitted) -> bool:
+        """Whether rows need a mask."""
+        is_missing = has_missing(x)
+        if is_missing and fitted.columns.is_relative:
+            check_totals(x, fitted.columns.families, self._place)
+        return is_missing or fitted.model.architecture.sees_mask
 
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
@@ -829,7 +850,9 @@ class BaseVAE(
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
-        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
+        exposure = None if mean else fitted.columns.log_exposure(n_rows, generator)
+        exposure = None if exposure is None else exposure.to(z)
+        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw, exposure)
         return fitted.columns.decode(x, z.dtype, is_mean=mean), drawn
 
     def _generator(self, random_state: Any) -> torch.Generator:

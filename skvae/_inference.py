@@ -15,7 +15,7 @@ from torch import Tensor
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
 from skvae._rows import Rows
-from skvae._vae import VAE, Posterior, log_prob_observed, observed
+from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -71,10 +71,11 @@ def averages(
     size = _pass_size(model)
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
-        given = c[None, rows]
-        q = model.encode(x[rows][None], given)
+        some, given = x[rows][None], c[None, rows]
+        q = model.encode(some, given)
         kl += gaussian_kl(*q)[0].sum(0, dtype=torch.float64)
-        cells += cell(model.decode(q.loc[None], given))[0, 0].sum(0, dtype=torch.float64)
+        p = model.decode(q.loc[None], given, log_exposure(some, a))
+        cells += cell(p)[0, 0].sum(0, dtype=torch.float64)
     return kl / len(x), cells / len(x)
 
 
@@ -109,7 +110,8 @@ def _weighed(
     for some in _steps(model, len(noise), x.shape[1]):
         draws = noise[some, None, None]
         z = q.rsample(draws)
-        log_px[some] = log_prob_observed(model.decode(z, c), x, model.architecture)[:, 0]
+        p = model.decode(z, c, log_exposure(x, model.architecture))
+        log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
         # log p(z) - log q(z|x, c), whose constants cancel
         log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
         log_weights[some] = log_px[some] + log_ratio[:, 0]
@@ -165,7 +167,8 @@ def expected(
         z, shares = _shares(model, q, some, given, noise)
         total = some.new_zeros(some.shape[1], model.architecture.n_features)
         for draws in _steps(model, len(z), len(total)):
-            cells = cell(model.decode(z[draws], given))[:, 0]
+            p = model.decode(z[draws], given, log_exposure(some, model.architecture))
+            cells = cell(p)[:, 0]
             total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
@@ -188,17 +191,25 @@ def resampled(
         by_row = shares.T.to(generator.device)
         chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
-        return (model.decode(kept[:, None], given).sample(generator)[:, 0].transpose(0, 1),)
+        p = model.decode(kept[:, None], given, log_exposure(some, model.architecture))
+        return (p.sample(generator)[:, 0].transpose(0, 1),)
 
     (draws,) = _by_chunks(answer, len(x), _pass_size(model, max(n, len(noise))))
     return draws.transpose(0, 1)
 
 
-def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:
-    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
+def decode(
+    model: VAE,
+    z: Tensor,
+    c: Tensor,
+    cell: Callable[[Likelihood], Tensor],
+    exposure: Tensor | None = None,
+) -> Tensor:
+    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``; ``exposure`` is its log (N, 1)."""
 
     def answer(rows: slice) -> tuple[Tensor]:
-        return (cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0],)
+        exposed = None if exposure is None else exposure[None, rows]
+        return (cell(model.decode(z[None, None, rows], c[None, rows], exposed))[0, 0],)
 
     (decoded,) = _by_chunks(answer, len(z), _pass_size(model))
     return decoded

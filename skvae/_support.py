@@ -52,3 +52,17 @@ def check_known(n_known: Tensor, place: Place) -> None:
     if (n_known == 0).any():
         column = int((n_known == 0).nonzero()[0, 0])
         raise ValueError(f"{place(':', column)} is missing in every row. Leave the column out.")
+
+
+def check_totals(x: Rows, families: Sequence[str], place: Place) -> None:
+    """No count of x (N, D) is missing: the total of its row would not be known."""
+    for where in slices(x):
+        missing = x[where].isnan()
+        for column, family in enumerate(families):
+            if LIKELIHOODS[family].reading == "count" and missing[:, column].any():
+                row = where.start + int(missing[:, column].nonzero()[0, 0])
+                raise ValueError(
+                    f"{place(row, column)} is missing, and exposure='total' needs all counts of a "
+                    "row: without them its total is not known. Fill the cell, leave the row out, "
+                    "or use exposure=None."
+                )
