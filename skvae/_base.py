@@ -411,9 +411,10 @@ class BaseVAE(
             return ("random",)
         if self.init != "both":
             return (self.init,)
-        # Factor analysis would explain categories by each other: their columns sum to one.
+        # Factor analysis would explain categories by each other: their columns sum to one. And
+        # of rare things no linear model says much.
         if not architecture.is_standardised:
-            return ("pca",)
+            return ("pca", "random")
         # With one variance for all columns, or a given one, both would be the same; and
         # factor analysis is the end of a linear model, not only its start.
         if architecture.noise not in ("feature", "decoder"):
@@ -457,17 +458,22 @@ class BaseVAE(
             yield model
 
     def _best(self, results: Sequence[Trained]) -> Trained:
-        """The best bound; but of both linear starts, PCA's where it serves.
+        """The best bound; but of two linear starts, PCA's where it serves.
 
         Features are better from PCA, whose components explain all columns alike, where
         factor analysis spends them on the columns that others repeat. It serves unless it
         has not come above factor analysis itself, before any training.
         """
-        eligible = results[: self.n_init] if self._is_settled(results) else results
+        is_settled = self._is_settled(results, results[0].model.architecture)
+        eligible = results[: self.n_init] if is_settled else results
         return max(eligible, key=lambda result: result.bound)
 
-    def _is_settled(self, runs: Sequence[Trained] | Sequence[Watch]) -> bool:
+    def _is_settled(
+        self, runs: Sequence[Trained] | Sequence[Watch], architecture: Architecture
+    ) -> bool:
         """Whether one of the preferred runs will be kept, whatever the others come to."""
+        if self._kinds(architecture) != ("pca", "factor_analysis"):
+            return False
         preferred, rest = runs[: self.n_init], runs[self.n_init :]
         best = max(run.bound for run in preferred)
         return bool(rest) and rest[0].has_validation and best > rest[0].start_bound

@@ -231,8 +231,9 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
 def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
     """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
     for job, own in zip(jobs, _by_job(jobs, watches), strict=True):
-        if job.previous is None and job.request.estimator._is_settled(own):
-            for watch in own[job.request.estimator.n_init :]:
+        estimator = job.request.estimator
+        if job.previous is None and estimator._is_settled(own, job.run.model.architecture):
+            for watch in own[estimator.n_init :]:
                 watch.is_finished = True
 
 
