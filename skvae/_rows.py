@@ -14,9 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Rows taken at once where all are gone through, and numbers in them: float64 copies stay small.
+# Rows taken at once where all are gone through, and numbers in them: float64 copies stay small,
+# and in the cache.
 _CHUNK_ROWS = 8192
-_CHUNK_NUMBERS = 2**22
+_CHUNK_NUMBERS = 2**18
 
 # Numbers of the rows that are made ahead.
 _WINDOW_NUMBERS = 2**22

@@ -29,8 +29,9 @@ _MAX_CHUNK_NUMBERS = 2**22
 _ADAPTIVE_FACTOR = 0.3
 _ADAPTIVE_PATIENCE = 0.5
 
-# Models that have finished go on computing for nothing until only this part is left.
-_REPACK_BELOW = 0.75
+# Models that have finished go on computing for nothing until only this part is left. To pack anew
+# takes a fraction of a round, and on a GPU, where idle models cost little, a capture too.
+_REPACK_BELOW = {"cpu": 0.95, "cuda": 0.75}
 
 
 class Trained(NamedTuple):
@@ -76,7 +77,8 @@ class Training:
             while waiting:
                 self._group = group = _Group(waiting, self._x, self._c)
                 # Who reads the watches between two rounds may end some of them as well.
-                while _n_running(waiting) > _REPACK_BELOW * len(waiting):
+                least = _REPACK_BELOW[self._x.device.type] * len(waiting)
+                while _n_running(waiting) > least:
                     group.round()
                     yield self.watches
                 group.unload()
