@@ -55,7 +55,7 @@ speed: $(VENV)/.benchmark
 
 # With --part training --device cuda, on a machine that has a GPU, the page gets a section more.
 search: $(VENV)/.benchmark
-	$(RUN) benchmarks/search.py --output docs/search.md
+	$(RUN) benchmarks/search.py --output docs/searches.md
 
 # DATA is a folder of tables: benchmarks/imputation.py says which.
 imputation: $(VENV)/.demo

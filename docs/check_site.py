@@ -88,17 +88,29 @@ SCRIPT = r"""
 }
 """
 
+# Elements of the page, and lines of text, that reach out of the window and cannot be scrolled to.
 OVERFLOW = r"""
 () => {
   const width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth <= width) return [];
-  const scrolls = (e) => e && (/(auto|scroll|hidden)/.test(getComputedStyle(e).overflowX) ||
-                              scrolls(e.parentElement));
-  return [...document.querySelectorAll("main *")]
-    .filter((e) => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement))
-    .map((e) => `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().slice(0, 40)}`)
-    .slice(0, 3)
-    .concat([`${document.documentElement.scrollWidth} px wide`]);
+  const scrolls = (e) =>
+    e && (/(auto|scroll)/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const isOut = (box) => box.width > 0 && box.right > width + 1;
+  const said = (e) => `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().slice(0, 40)}`;
+  const found = [];
+  const main = document.querySelector("main");
+  const nodes = document.createTreeWalker(main, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+  for (let node = nodes.nextNode(); node; node = nodes.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const isText = node.nodeType === 3;
+    const boxes = isText ? [...range.getClientRects()] : [node.getBoundingClientRect()];
+    const parent = node.parentElement;
+    if (boxes.some(isOut) && !parent.closest("mjx-assistive-mml, .bd-sidebar-secondary") &&
+        !scrolls(isText ? parent : node.parentElement)) {
+      found.push(said(isText ? parent : node));
+    }
+  }
+  return found.slice(0, 3);
 }
 """
 

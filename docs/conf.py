@@ -48,6 +48,7 @@ copybutton_prompt_is_regexp = True
 default_role = "literal"  # docstrings have `parameter`
 suppress_warnings = ["config.cache"]  # a function is handed to the templates below
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # the docstrings say it in words
 numpydoc_show_class_members = False  # the template of a class lists them
 numpydoc_xref_param_type = False
