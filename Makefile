@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint mnist quality quality-short outliers synthesis imputation counts streaming speed search iwae claims clean
+.PHONY: demo test lint docs docs-test mnist quality quality-short outliers synthesis imputation counts streaming speed search iwae claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -16,6 +16,14 @@ test: $(VENV)/.test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2  # more threads would only wait for each other
+
+# The site, in build/docs: build/docs/index.html is its first page. Needs no network.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+# Opens every page of the site in Chromium; pictures of some are left in build/docs-test.
+docs-test: $(VENV)/.docs-test docs
+	$(RUN) docs/check_site.py build/docs --output build/docs-test
 
 # DATA is a folder with mnist.npz: X_train, y_train, X_test, y_test.
 mnist: $(VENV)/.demo
@@ -47,7 +55,7 @@ speed: $(VENV)/.benchmark
 
 # With --part training --device cuda, on a machine that has a GPU, the page gets a section more.
 search: $(VENV)/.benchmark
-	$(RUN) benchmarks/search.py --output docs/search.md
+	$(RUN) benchmarks/search.py --output docs/searches.md
 
 # DATA is a folder of tables: benchmarks/imputation.py says which.
 imputation: $(VENV)/.demo
@@ -66,10 +74,10 @@ streaming: $(VENV)/.demo
 iwae: $(VENV)/.demo
 	$(RUN) benchmarks/iwae_mnist.py --data $(DATA) --folder local/iwae
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.benchmark: $(VENV)/.%: pyproject.toml constraints.txt
+$(addprefix $(VENV)/.,demo test benchmark docs docs-test): $(VENV)/.%: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/gallery docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

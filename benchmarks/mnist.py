@@ -283,8 +283,8 @@ def describe(arguments: argparse.Namespace) -> str:
     if device != "cpu" and torch.cuda.is_available():
         device += f" ({torch.cuda.get_device_name()})"
     return (
-        f"MNIST, {n_rows} training rows, scored on all 10,000 test rows with {arguments.n_draws} "
-        f"draws; {arguments.n_components} components, hidden layers ({hidden}), "
+        f"# MNIST\n\n{n_rows.capitalize()} training rows, scored on all 10,000 test rows with "
+        f"{arguments.n_draws} draws; {arguments.n_components} components, hidden layers ({hidden}), "
         f"init={arguments.init!r}, noise_variance={arguments.noise_variance!r}, at most "
         f"{arguments.max_iter} epochs, the rest by default. Binary pixels: one fixed draw with "
         f"probability pixel / 255. Grey pixels: (pixel + u) / {GREY_LEVELS}, u uniform in [0, 1). "

@@ -1,8 +1,8 @@
 """A grid search trained all at once, beside the same search fit by fit.
 
-    python benchmarks/search.py --output docs/search.md
+    python benchmarks/search.py --output docs/searches.md
     python benchmarks/search.py --rows scikit-learn --n-components 2 8 --betas 1 --folds 2
-    python benchmarks/search.py --part training --device cuda --output docs/search.md
+    python benchmarks/search.py --part training --device cuda --output docs/searches.md
 
 search
     The whole of `GridSearchCV.fit`, the last fit on all rows included: a Pipeline
@@ -620,7 +620,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--alone", type=int, default=50, help="of these, that are run one by one (default: 50)")
     add("--device", default="cpu", help='"cpu" or "cuda" (default: cpu)')
     add("--threads", type=int, help="OMP_NUM_THREADS of all rows (default: not set)")
-    add("--output", type=Path, help="page whose section is written anew, docs/search.md")
+    add("--output", type=Path, help="page whose section is written anew, docs/searches.md")
     add("--measure", help=argparse.SUPPRESS)  # what the processes of the rows are asked for
     arguments = parser.parse_args()
     if arguments.device != "cpu" and not torch.cuda.is_available():

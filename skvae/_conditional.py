@@ -40,7 +40,7 @@ class ConditionalVAE(BaseVAE):
     __doc__ = f"""Variational autoencoder of X given a condition c for every row.
 
     Encoder and decoder both see c: q(z|x, c) and p(x|z, c). So z tells what c does not,
-    and x can be drawn for a chosen c [5]_.
+    and x can be drawn for a chosen c [6]_.
 
     The condition comes from one place: the keyword `condition` of `fit` (labels, numbers
     or a DataFrame of both; floats are numbers, all else are labels), the columns of X
@@ -84,7 +84,7 @@ class ConditionalVAE(BaseVAE):
     References
     ----------
 {REFERENCES}
-    .. [5] K. Sohn, H. Lee and X. Yan, "Learning Structured Output Representation using
+    .. [6] K. Sohn, H. Lee and X. Yan, "Learning Structured Output Representation using
        Deep Conditional Generative Models", NeurIPS 2015.
 
     Examples

@@ -172,7 +172,7 @@ ATTRIBUTES = """\
     n_features_in_ : int
         Number of columns seen in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns seen in `fit`, where they are all strings."""
 
 REFERENCES = """\

@@ -57,13 +57,13 @@ class VAEImputer(TransformerMixin, BaseEstimator):
         What `add_indicator` appends.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns seen in `fit`, where they are all strings.
 
     See Also
     --------
     sklearn.impute.IterativeImputer : One regression for each column.
-    VAETransformer.impute : The same of a fitted model.
+    skvae.VAETransformer.impute : The same of a fitted model.
 
     References
     ----------
