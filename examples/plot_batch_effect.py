@@ -2,10 +2,10 @@
 Two laboratories, one table
 ===========================
 
-Half of the rows were measured in laboratory A and half in B, whose instruments have another gain and
-another offset in every column. A :class:`~skvae.ConditionalVAE` that is given the laboratory learns
-what does not depend on it: decoded as of A, rows from B can stand beside those from A. When that
-works, and when it takes more away than the laboratory.
+Half of the rows were measured in laboratory A and half in B, whose instruments have another gain
+and another offset in every column. A :class:`~skvae.ConditionalVAE` that is given the laboratory
+learns what does not depend on it: decoded as of A, rows from B can stand beside those from A. When
+that works, and when it takes more away than the laboratory.
 """
 
 # %%
@@ -37,7 +37,9 @@ def measured(part_of_malignant, part_of_benign, seed=0):
     in_b = rng.random(len(y)) < np.where(y == 0, part_of_malignant, part_of_benign)
     gain = np.exp(rng.normal(scale=0.3, size=truth.shape[1]))
     offset = rng.normal(scale=0.7, size=truth.shape[1]) * std
-    return np.where(in_b[:, None], mean + (truth - mean) * gain + offset, truth), np.where(in_b, "B", "A")
+    return np.where(in_b[:, None], mean + (truth - mean) * gain + offset, truth), np.where(
+        in_b, "B", "A"
+    )
 
 
 # %%
@@ -66,9 +68,9 @@ def decoded_as_of_a(X, batch):
 # %%
 # What is left of the laboratory, and of the tumour
 # -------------------------------------------------
-# A random forest is to tell the laboratories (an area under the ROC curve of 0.5: it cannot), and a
-# linear classifier that has learned benign from malignant in A is used in B. The truth, without any
-# effect, is judged alongside.
+# A random forest is to tell the laboratories (an area under the ROC curve of 0.5: it cannot), and
+# a linear classifier that has learned benign from malignant in A is used in B. The truth, without
+# any effect, is judged alongside.
 
 
 def judged(X, batch):
@@ -101,8 +103,8 @@ for design, of_classes in parts.items():
 # %%
 # Before and after
 # ----------------
-# Two linear discriminants: along x the one that tells the classes of the truth, along y the one that
-# tells the laboratories as measured. Equal shares of classes in both laboratories.
+# Two linear discriminants: along x the one that tells the classes of the truth, along y the one
+# that tells the laboratories as measured. Equal shares of classes in both laboratories.
 
 X, batch = measured(*parts["equal shares of classes"])
 of_classes = LinearDiscriminantAnalysis().fit(truth, y)
@@ -118,13 +120,14 @@ for ax, way in zip(axes, ["as measured", "ConditionalVAE", "truth"], strict=True
             ax.scatter(across[rows], upwards[rows], **look, label=f"{laboratory}, {name}")
     ax.set(title=way, xlabel="what tells the classes")
 axes[0].set_ylabel("what tells the laboratories")
-axes[2].legend(frameon=False)
+_ = axes[2].legend(frameon=False)
 
 # %%
 # In both designs
 # ---------------
-# Nobody can tell what belongs to a laboratory from what belongs to its patients by the batch alone:
-# where classes are unequally shared, what makes the laboratories alike takes the class with it.
+# Nobody can tell what belongs to a laboratory from what belongs to its patients by the batch
+# alone: where classes are unequally shared, what makes the laboratories alike takes the class with
+# it.
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)
 for i, (design, marker) in enumerate(zip(parts, "os", strict=True)):
@@ -142,11 +145,11 @@ for ax in axes:
 
 equal, unequal = (verdicts[design] for design in parts)
 print(
-    "Finding: with equal shares of classes the ConditionalVAE brings the AUC for the laboratory from "
-    f"{equal['as measured'][0]:.2f} to\n{equal['ConditionalVAE'][0]:.2f} (standardising: "
+    "Finding: with equal shares of classes the ConditionalVAE takes the AUC for the laboratory\n"
+    f"from {equal['as measured'][0]:.2f} to {equal['ConditionalVAE'][0]:.2f} (standardising: to "
     f"{equal['standardised'][0]:.2f}) and the accuracy in B from {equal['as measured'][1]:.1%} to "
-    f"{equal['ConditionalVAE'][1]:.1%} ({equal['standardised'][1]:.1%}).\nWith unequal shares that "
-    f"accuracy goes from {unequal['as measured'][1]:.1%} to {unequal['ConditionalVAE'][1]:.1%} "
-    f"({unequal['standardised'][1]:.1%})."
+    f"{equal['ConditionalVAE'][1]:.1%}\n(to {equal['standardised'][1]:.1%}). With unequal shares "
+    f"that accuracy goes from {unequal['as measured'][1]:.1%} to "
+    f"{unequal['ConditionalVAE'][1]:.1%} (to {unequal['standardised'][1]:.1%})."
 )
 plt.show()

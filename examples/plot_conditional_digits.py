@@ -2,9 +2,9 @@
 Digits on demand, and counterfactuals
 =====================================
 
-A :class:`~skvae.ConditionalVAE` is told the label: its decoder draws the digit that is asked for, and
-its components are left with what the label does not say, such as slant, width and stroke.
-So a digit can be encoded with its own label and decoded with another: the same hand, another digit.
+A :class:`~skvae.ConditionalVAE` is told the label: its decoder draws the digit that is asked for,
+and its components are left with what the label does not say, such as slant, width and stroke. So a
+digit can be encoded with its own label and decoded with another: the same hand, another digit.
 """
 
 # %%
@@ -37,7 +37,8 @@ counterfactuals = np.stack(
 )
 
 # %%
-# One digit of each kind: at the left as it was written, then as all ten. The frame is around its own.
+# One digit of each kind: at the left as it was written, then as all ten. The frame is around its
+# own.
 
 of_each = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
 around = {"left": 0.06, "right": 0.98, "bottom": 0.02, "top": 0.94, "hspace": 0.08, "wspace": 0.08}
@@ -57,10 +58,10 @@ for digit in range(10):
 # %%
 # Drawn at random
 # ---------------
-# Without a row to start from, z is drawn from its prior. Samples have the noise of the pixels, means
-# are without it.
+# Without a row to start from, z is drawn from its prior. Samples have the noise of the pixels,
+# means are without it.
 
-SampleDisplay.from_estimator(cvae, image_shape=(8, 8))
+_ = SampleDisplay.from_estimator(cvae, image_shape=(8, 8))
 
 # %%
 # Is it the right digit, in the same hand?
@@ -90,7 +91,10 @@ slants = np.stack([slant(pictures) for pictures in counterfactuals])
 written = slant(X_test)
 kept = np.array(
     [
-        [np.corrcoef(written[y_test == own], slants[other, y_test == own])[0, 1] for own in range(10)]
+        [
+            np.corrcoef(written[y_test == own], slants[other, y_test == own])[0, 1]
+            for own in range(10)
+        ]
         for other in range(10)
     ]
 )
@@ -98,7 +102,7 @@ kept = np.array(
 fig, ax = plt.subplots(figsize=(6.2, 5), layout="constrained")
 image = ax.imshow(kept, vmin=0, vmax=1, origin="lower")
 ax.set(xlabel="written digit", ylabel="asked for", xticks=range(10), yticks=range(10))
-fig.colorbar(image, label="correlation of slants")
+_ = fig.colorbar(image, label="correlation of slants")
 
 # %%
 # The components should not tell the label: it is given beside them. A linear classifier on Z says
@@ -107,8 +111,9 @@ fig.colorbar(image, label="correlation of slants")
 left = cross_val_score(LogisticRegression(max_iter=1000), Z, y_test, cv=5).mean()
 others = kept[~np.eye(10, dtype=bool)].mean()
 print(
-    f"Finding: {read_as_asked:.0%} of the counterfactuals are read as the digit that was asked for, and "
-    f"their slant has a\ncorrelation of {others:.2f} with that of the digit they come from. From the "
-    f"components alone the written digit\nis told in {left:.0%} of cases; 10% would be chance."
+    f"Finding: {read_as_asked:.0%} of the counterfactuals are read as the digit that was asked "
+    f"for; their slant has a\ncorrelation of {others:.2f} with that of the digit they come from. "
+    f"From the components alone the\nwritten digit is told in {left:.0%} of cases; 10% would be "
+    "chance."
 )
 plt.show()

@@ -3,15 +3,15 @@ Digits in a plane
 =================
 
 A :class:`~skvae.VAETransformer` with two components lays handwritten digits out in a plane, and
-its decoder turns every place of that plane into a picture. PCA does the same with a straight plane.
-How much of a digit does each plane tell?
+its decoder turns every place of that plane into a picture. PCA does the same with a straight
+plane. How much of a digit does each plane tell?
 """
 
 # %%
 # Data
 # ----
-# Pixels are whole numbers from 0 to 16. Whole numbers have no density: a peak on each of them makes
-# :math:`\log p(x)` as large as one likes. A little noise gives pixels a density.
+# Pixels are whole numbers from 0 to 16. Whole numbers have no density: a peak on each of them
+# makes :math:`\log p(x)` as large as one likes. A little noise gives pixels a density.
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -73,7 +73,7 @@ for name, model in {"VAE": vae, "PCA": pca}.items():
 
 print(
     "Finding: ten neighbours in the plane name a held-out digit rightly in "
-    f"{accuracy['VAE']:.0%} of cases for the VAE and in\n{accuracy['PCA']:.0%} for PCA; its log p(x) "
-    f"is {nats['VAE']:.1f} nats under the VAE and {nats['PCA']:.1f} under PCA."
+    f"{accuracy['VAE']:.0%} of cases in that of\nthe VAE and in {accuracy['PCA']:.0%} in that of "
+    f"PCA; its log p(x) is {nats['VAE']:.1f} nats under the VAE and {nats['PCA']:.1f} under PCA."
 )
 plt.show()

@@ -57,7 +57,8 @@ for table, bunch in tables.items():
 # %%
 # On three tables
 # ---------------
-# A mark is the mean over the folds, a bar their standard deviation. The dotted line has all columns.
+# A mark is the mean over the folds, a bar their standard deviation. The dotted line has all
+# columns.
 
 fig, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
 looks = {"PCA": ("s", "0.45"), "kernel PCA": ("^", "C1"), "VAE": ("o", "C0")}
@@ -70,16 +71,18 @@ for ax, (table, scores) in zip(axes, accuracy.items(), strict=True):
     ax.set(title=f"{table}, {tables[table].data.shape[1]} columns", xlabel="n_components")
     ax.set_xticks(range(len(sizes)), sizes)
 axes[0].set_ylabel("held-out accuracy of LogisticRegression")
-axes[2].legend(frameon=False, loc="lower right")
+_ = axes[2].legend(frameon=False, loc="lower right")
 
 # %%
-# A mean of five folds may lead by chance. What holds fold by fold, on the same rows, is safer: where
-# the VAE's features are better than those of PCA on all folds, and where they are worse.
+# A mean of five folds may lead by chance. What holds fold by fold, on the same rows, is safer:
+# where the VAE's features are better than those of PCA on all folds, and where they are worse.
 
 better, worse, leaders = [], [], []
 for table, scores in accuracy.items():
     gained = scores[:, list(models).index("VAE")] - scores[:, list(models).index("PCA")]
-    better += [f"{table} ({n})" for n, on in zip(sizes, (gained > 0).all(axis=0), strict=True) if on]
+    better += [
+        f"{table} ({n})" for n, on in zip(sizes, (gained > 0).all(axis=0), strict=True) if on
+    ]
     worse += [f"{table} ({n})" for n, on in zip(sizes, (gained < 0).all(axis=0), strict=True) if on]
     best = scores.mean(axis=0).max(axis=1).argmax()
     leaders.append(f"{list(models)[best]} on {table}")

@@ -11,8 +11,8 @@ value does not say how sure it is. Multiple imputations, drawn by
 # %%
 # A tenth, three tenths, half of the cells
 # ----------------------------------------
-# Neighbours and regressions depend on units, so all four get standardised columns; the scaler passes
-# holes on.
+# Neighbours and regressions depend on units, so all four get standardised columns; the scaler
+# passes holes on.
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -45,19 +45,21 @@ fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 looks = ["k:", "C2^-.", "C1s--", "C0o-"]
 for (name, of), look in zip(errors.items(), looks, strict=True):
     ax.plot(shares, of, look, label=name)
-ax.set(xlabel="share of cells that are missing", ylabel="root mean square error (standard deviations)")
+ax.set(
+    xlabel="share of cells that are missing", ylabel="root mean square error (standard deviations)"
+)
 ax.set_xticks(shares, [f"{share:.0%}" for share in shares])
 ax.set_ylim(0)
-ax.legend(frameon=False)
+_ = ax.legend(frameon=False)
 
 # %%
 # How sure is it?
 # ---------------
-# The fitted model draws the missing cells a hundred times from what it holds possible given the cells
-# that are there. Where the copies differ the model is unsure. If it knows how unsure it should be,
-# the error of the imputed value is as large as the spread of the copies, at every size of it, and
-# intervals between quantiles of the copies hold the true value as often as they promise. Half of the
-# cells are missing.
+# The fitted model draws the missing cells a hundred times from what it holds possible given the
+# cells that are there. Where the copies differ the model is unsure. If it knows how unsure it
+# should be, the error of the imputed value is as large as the spread of the copies, at every size
+# of it, and intervals between quantiles of the copies hold the true value as often as they
+# promise. Half of the cells are missing.
 
 vae = imputers["VAEImputer"].estimator_
 copies = np.array(vae.sample_missing(with_holes, 100, random_state=0))[:, is_missing]
@@ -81,8 +83,8 @@ for ax, top in zip(axes, [1.1 * max(spreads + found), 1], strict=True):
 
 # %%
 # What the copies are for: fit what you want to know on each of them, and add the variance between
-# the answers to that within them (Rubin's rules). Points above the line at the left, and below it at
-# the right, are cells of which the model is too sure.
+# the answers to that within them (Rubin's rules). Points above the line at the left, and below it
+# at the right, are cells of which the model is too sure.
 
 ratio = np.sqrt(np.mean((mean - true) ** 2) / np.mean(spread**2))
 sentences = []
@@ -92,7 +94,7 @@ for k, share in enumerate(shares):
     sentences.append(f"{first} with {share:.0%} missing ({errors[first][k]:.2f}; {behind})")
 print(
     "Finding: the smallest error is that of\n" + ",\n".join(sentences) + ".\n"
-    f"The error of VAEImputer is {ratio:.2f} times the spread of the copies; intervals that promise to "
-    f"hold 90%\nof the missing cells hold {held[-1]:.0%}, those that promise half hold {held[4]:.0%}."
+    f"The error of VAEImputer is {ratio:.2f} times the spread of the copies; intervals that "
+    f"promise to hold\n90% of the missing cells hold {held[-1]:.0%}, those that promise half {held[4]:.0%}."
 )
 plt.show()

@@ -3,16 +3,16 @@ How many components?
 ====================
 
 Two answers to one search. Each VAE of a Pipeline is scored by the log-likelihood of held-out rows
-and by the accuracy of the classifier behind it, over ``n_components`` and five folds; PCA stands in
-the same place of the same Pipeline. The search of :mod:`skvae.model_selection` is scikit-learn's,
-but trains the VAEs of all candidates and folds at once.
+and by the accuracy of the classifier behind it, over ``n_components`` and five folds; PCA stands
+in the same place of the same Pipeline. The search of :mod:`skvae.model_selection` is
+scikit-learn's, but trains the VAEs of all candidates and folds at once.
 """
 
 # %%
 # The search
 # ----------
-# A Pipeline has one step that is searched over, and a scorer that asks that step for
-# :math:`\log p(x)`. As ``reduce`` itself is a parameter of the Pipeline, one grid has both models.
+# A Pipeline has one step that is searched over, and a scorer that asks that step for :math:`\log
+# p(x)`. As ``reduce`` itself is a parameter of the Pipeline, one grid has both models.
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -83,7 +83,7 @@ for ax, of_models in zip(axes, [likelihood, accuracy], strict=True):
     ax.grid(axis="y", color="0.92")
 axes[0].set(title="Likelihood", ylabel="held-out log p(x) (nats a row)")
 axes[1].set(title="Features", ylabel="held-out accuracy of LogisticRegression")
-axes[1].legend(frameon=False, loc="lower right")
+_ = axes[1].legend(frameon=False, loc="lower right")
 
 # %%
 # A fold is harder or easier for both models: to compare them, look at the difference fold by fold.

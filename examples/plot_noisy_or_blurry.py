@@ -80,13 +80,13 @@ ax.set(
     ylabel="power (squared grey levels)",
 )
 ax.set_xticks(cycles, ["0", "1", "2", "3", "4 and more"])
-ax.legend(frameon=False)
+_ = ax.legend(frameon=False)
 
 # %%
 # Whether it is the right kind
 # ----------------------------
-# Noise raises the power too, but pixel by pixel. A classifier that looks at the whole picture is to
-# tell real digits from drawn ones; an area under its ROC curve of 0.5 means that it cannot.
+# Noise raises the power too, but pixel by pixel. A classifier that looks at the whole picture is
+# to tell real digits from drawn ones; an area under its ROC curve of 0.5 means that it cannot.
 
 
 def told_from_digits(x):
@@ -101,8 +101,8 @@ fine = {name: of[3:].mean() / power["digits"][3:].mean() for name, of in power.i
 auc = {name: told_from_digits(rows[name]) for name in ("samples", "means")}
 nearer = min(auc, key=auc.get)
 print(
-    f"Finding: at three cycles a picture and more, samples have {fine['samples']:.0%} of the power of "
-    f"real digits, means {fine['means']:.0%}.\nThe {nearer} are harder to tell from real digits: a "
-    f"classifier's AUC is {auc['samples']:.2f} for samples and {auc['means']:.2f} for means."
+    f"Finding: at three cycles a picture and more, samples have {fine['samples']:.0%} of the power "
+    f"of real digits,\nmeans {fine['means']:.0%}. The {nearer} are harder to tell from real digits: "
+    f"a classifier's AUC is {auc['samples']:.2f} for samples and {auc['means']:.2f} for means."
 )
 plt.show()

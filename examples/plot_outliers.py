@@ -2,9 +2,9 @@
 Outliers by likelihood
 ======================
 
-A row that the model holds unlikely is an outlier: ``-score_samples(X)``, the negative log-likelihood
-in nats, is the score. It stands here beside IsolationForest, LocalOutlierFactor and PCA, which has a
-likelihood too, on rows of a kind that was not there in training.
+A row that the model holds unlikely is an outlier: ``-score_samples(X)``, the negative
+log-likelihood in nats, is the score. It stands here beside IsolationForest, LocalOutlierFactor and
+PCA, which has a likelihood too, on rows of a kind that was not there in training.
 """
 
 # %%
@@ -67,14 +67,19 @@ auc["malignant"] = {
 }
 
 fig, ax = plt.subplots(figsize=(9, 4.2), layout="constrained")
-looks = {"VAETransformer": "C0o", "LocalOutlierFactor": "C2^", "PCA": "ks", "IsolationForest": "C1D"}
+looks = {
+    "VAETransformer": "C0o",
+    "LocalOutlierFactor": "C2^",
+    "PCA": "ks",
+    "IsolationForest": "C1D",
+}
 places = [*range(10), 11]  # the tumours stand apart
 for name, look in looks.items():
     ax.plot(places, [of[name] for of in auc.values()], look, ms=7, alpha=0.8, label=name)
 ax.axhline(0.5, color="0.6", ls=":")
 ax.set_xticks(places, auc)
 ax.set(xlabel="what was not there in training", ylabel="area under the ROC curve")
-ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+_ = ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
 
 # %%
 # How the scores lie, and which usual rows look odd
@@ -93,10 +98,12 @@ left.hist(nats[~is_odd], bins, alpha=0.6, density=True, label="usual")
 left.hist(nats[is_odd], bins, alpha=0.6, density=True, label=f"the digit {best}")
 left.set(xlabel="log p(x) of the scaled pixels (nats)", ylabel="density")
 left.legend(frameon=False)
-tiles = np.pad(X[strangest].reshape(3, 4, 8, 8), ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=3)
+tiles = np.pad(
+    X[strangest].reshape(3, 4, 8, 8), ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=3
+)
 right.imshow(tiles.swapaxes(1, 2).reshape(27, 36), cmap="gray_r", vmin=0, vmax=16)
 right.set_axis_off()
-right.set_title("usual, but unlikely")
+_ = right.set_title("usual, but unlikely")
 
 # %%
 
@@ -111,6 +118,7 @@ def ranked(of):
 
 print(
     f"Finding: the mean AUC over the ten digits is, the largest first,\n{ranked(mean)};\n"
-    f"VAETransformer is the best for {wins} of the ten. On tumours it is\n{ranked(auc['malignant'])}."
+    f"VAETransformer is the best for {wins} of the ten. On tumours it is\n"
+    f"{ranked(auc['malignant'])}."
 )
 plt.show()
