@@ -14,10 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Rows taken at once where all are gone through, and numbers in them: float64 copies stay small,
-# and in the cache.
-_CHUNK_ROWS = 8192
-_CHUNK_NUMBERS = 2**18
+# Numbers in the rows that are taken at once where all are gone through: on a CPU float64 copies stay
+# in the cache, on a GPU there is enough to keep it busy.
+_CHUNK_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 
 # Numbers of the rows that are made ahead.
 _WINDOW_NUMBERS = 2**22
@@ -159,7 +158,7 @@ def chunks(x: Rows) -> Iterator[Tensor]:
 
 def slices(x: Rows) -> Iterator[slice]:
     """Where these are."""
-    size = max(1, min(_CHUNK_ROWS, _CHUNK_NUMBERS // max(1, x.shape[1])))
+    size = max(1, _CHUNK_NUMBERS[x.device.type] // max(1, x.shape[1]))
     return (slice(i, i + size) for i in range(0, len(x), size))
 
 

@@ -79,7 +79,7 @@ def test_cells_named_twice_are_summed():
 
 
 def test_chunks_hold_so_many_numbers(monkeypatch):
-    monkeypatch.setattr(_rows, "_CHUNK_NUMBERS", 30)
+    monkeypatch.setitem(_rows._CHUNK_NUMBERS, "cpu", 30)
     x = torch.arange(70.0).view(10, 7)
     assert [len(rows) for rows in chunks(x)] == [4, 4, 2]
     x[9, 6] = torch.nan
@@ -96,7 +96,7 @@ def test_moments_are_those_of_all_chunks(monkeypatch):
     x[:7, 1] = torch.nan
     x[40, 2] = 1e8
     expected = Columns.of(x, ["gaussian"] * 3)
-    monkeypatch.setattr(_rows, "_CHUNK_NUMBERS", 21)
+    monkeypatch.setitem(_rows._CHUNK_NUMBERS, "cpu", 21)
     found = Columns.of(x, ["gaussian"] * 3)
     torch.testing.assert_close(found.shift, expected.shift, rtol=1e-14, atol=0)
     torch.testing.assert_close(found.scale, expected.scale, rtol=1e-8, atol=0)
