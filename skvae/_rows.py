@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Numbers in the rows that are taken at once where all are gone through: on a CPU float64 copies stay
-# in the cache, on a GPU there is enough to keep it busy.
+# Numbers in the rows that are taken at once where all are gone through: on a CPU float64 copies
+# stay in the cache, on a GPU there is enough to keep it busy.
 _CHUNK_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 
 # Numbers of the rows that are made ahead.
