@@ -11,8 +11,8 @@ that works, and when it takes more away than the laboratory.
 # %%
 # A batch effect made in place
 # ----------------------------
-# The table of breast cancers is real, the effect is ours, so that the truth is known. ``share`` is
-# that of malignant rows in each laboratory: equal, as if patients had been assigned at random, or
+# The table of breast cancers is real, the effect is ours, so that the truth is known. Malignant
+# rows may have the same share in both laboratories, as if patients had been assigned at random, or
 # not, as if one of them were a hospital.
 
 import numpy as np
@@ -31,15 +31,14 @@ truth, y = load_breast_cancer(return_X_y=True)  # y is 0 for malignant
 mean, std = truth.mean(axis=0), truth.std(axis=0)
 
 
-def measured(part_of_malignant, part_of_benign, seed=0):
-    """The table as measured, and where: "B" has these parts of both classes."""
-    rng = np.random.default_rng(seed)
+def measured(part_of_malignant, part_of_benign):
+    """The table as measured, and where each row was: these parts of the classes went to B."""
+    rng = np.random.default_rng(0)
     in_b = rng.random(len(y)) < np.where(y == 0, part_of_malignant, part_of_benign)
     gain = np.exp(rng.normal(scale=0.3, size=truth.shape[1]))
     offset = rng.normal(scale=0.7, size=truth.shape[1]) * std
-    return np.where(in_b[:, None], mean + (truth - mean) * gain + offset, truth), np.where(
-        in_b, "B", "A"
-    )
+    as_in_b = mean + (truth - mean) * gain + offset
+    return np.where(in_b[:, None], as_in_b, truth), np.where(in_b, "B", "A")
 
 
 # %%

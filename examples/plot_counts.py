@@ -101,17 +101,13 @@ print(f"R2 with bursts of {', '.join(map(str, bursts))}:")
 for name, of in recovered.items():
     print(f"  {name:26}", "  ".join(f"{r2:.2f}" for r2 in of))
 
-
-def ranked(i):
-    """Models with their R2, the largest first."""
-    names = sorted(recovered, key=lambda name: recovered[name][i], reverse=True)
-    return "; ".join(f"{name} {recovered[name][i]:.2f}" for name in names)
-
-
+first, last = (max(recovered, key=lambda name, i=i: recovered[name][i]) for i in (0, -1))
+vae, svd = recovered["VAE, negative binomial"], recovered["TruncatedSVD"]
 print(
-    "Finding: of the topics' shares the models find, the best first, this R2:\n"
-    f"without bursts {ranked(0)};\nwith the strongest {ranked(-1)}.\n"
-    f"There the negative binomial likelihood is {abs(gained[-1]):.0f} nats a document "
-    f"{'above' if gained[-1] > 0 else 'below'} the Poisson."
+    f"Finding: without bursts {first} finds most of the topics' shares\n"
+    f"(R2 {recovered[first][0]:.2f}; the negative binomial VAE {vae[0]:.2f}, TruncatedSVD "
+    f"{svd[0]:.2f}), with the strongest {last}\n({recovered[last][-1]:.2f}; {vae[-1]:.2f}, "
+    f"{svd[-1]:.2f}). There the negative binomial likelihood is {abs(gained[-1]):.0f} nats a "
+    f"document {'above' if gained[-1] > 0 else 'below'} the Poisson."
 )
 plt.show()

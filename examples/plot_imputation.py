@@ -27,8 +27,8 @@ X = StandardScaler().fit_transform(load_breast_cancer().data)
 imputers = {
     "SimpleImputer": SimpleImputer(),
     "KNNImputer": KNNImputer(),
-    # With holes in half of the cells the ten rounds of the default are over too early.
-    "IterativeImputer": IterativeImputer(max_iter=50, tol=1e-2, random_state=0),
+    # The ten rounds of the default may be over before it has settled.
+    "IterativeImputer": IterativeImputer(max_iter=100, random_state=0),
     "VAEImputer": VAEImputer(random_state=0),
 }
 shares = [0.1, 0.3, 0.5]
@@ -94,7 +94,8 @@ for k, share in enumerate(shares):
     sentences.append(f"{first} with {share:.0%} missing ({errors[first][k]:.2f}; {behind})")
 print(
     "Finding: the smallest error is that of\n" + ",\n".join(sentences) + ".\n"
-    f"The error of VAEImputer is {ratio:.2f} times the spread of the copies; intervals that "
-    f"promise to hold\n90% of the missing cells hold {held[-1]:.0%}, those that promise half {held[4]:.0%}."
+    f"The error of VAEImputer is {ratio:.2f} times the spread of the copies; intervals that\n"
+    f"promise to hold 90% of the missing cells hold {held[-1]:.0%}, those that promise half "
+    f"{held[4]:.0%}."
 )
 plt.show()

@@ -101,8 +101,9 @@ fine = {name: of[3:].mean() / power["digits"][3:].mean() for name, of in power.i
 auc = {name: told_from_digits(rows[name]) for name in ("samples", "means")}
 nearer = min(auc, key=auc.get)
 print(
-    f"Finding: at three cycles a picture and more, samples have {fine['samples']:.0%} of the power "
-    f"of real digits,\nmeans {fine['means']:.0%}. The {nearer} are harder to tell from real digits: "
-    f"a classifier's AUC is {auc['samples']:.2f} for samples and {auc['means']:.2f} for means."
+    "Finding: at three cycles a picture and more, samples have "
+    f"{fine['samples']:.0%} of the power of real digits,\nmeans {fine['means']:.0%}. The {nearer} "
+    "are harder to tell from real digits: a classifier's AUC is\n"
+    f"{auc['samples']:.2f} for samples and {auc['means']:.2f} for means."
 )
 plt.show()
