@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint docs docs-test mnist quality quality-short outliers synthesis imputation speed search iwae claims clean
+.PHONY: demo test lint docs docs-test mnist quality quality-short outliers synthesis imputation counts streaming speed search iwae claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -60,6 +60,15 @@ search: $(VENV)/.benchmark
 # DATA is a folder of tables: benchmarks/imputation.py says which.
 imputation: $(VENV)/.demo
 	$(RUN) benchmarks/imputation.py --data $(DATA) --output docs/imputation.md
+
+# DATA is a folder with octis_m10.npz, newsgroups20_nvdm_test.npz and sc_worm_neuron.npz.
+counts: $(VENV)/.demo
+	$(RUN) benchmarks/counts.py --data $(DATA) --output docs/counts.md
+
+# Needs 20 GB of disk in FOLDER.
+FOLDER ?= local
+streaming: $(VENV)/.demo
+	$(RUN) benchmarks/streaming.py --folder $(FOLDER) --output docs/streaming.md
 
 # DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.
 iwae: $(VENV)/.demo

@@ -22,6 +22,7 @@ import joblib
 import numpy as np
 import sklearn
 import torch
+from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -32,17 +33,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._bounds import gaussian_kl
-from skvae._columns import Columns, Encoded
-from skvae._conditions import Conditions, Number
+from skvae._columns import Columns, Encoded, Ranges
+from skvae._conditions import Conditions, Number, listed
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
-from skvae._fitting import Job, Request, fit_together
+from skvae._fitting import Job, Request, fit_together, fits
 from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
+from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing, mean_rows
 from skvae._run import Run
 from skvae._sklearn import (
     CallbackSupportMixin,
@@ -53,18 +54,20 @@ from skvae._sklearn import (
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    is_mapped,
     to_numpy,
+    to_rows,
     to_tensor,
 )
-from skvae._support import check_known, check_support
+from skvae._support import check_known, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (
     VAE,
     Architecture,
+    deviation,
     explained,
     from_state,
-    mean_observed,
     observed,
     seen_values,
 )
@@ -84,6 +87,9 @@ _MIN_ROWS_TO_SPLIT = 20
 
 # Draws for p(c|x) where it only weights the labels of a mixture.
 _N_DRAWS_LABELS = 32
+
+# What fills missing cells has nothing to say of sparse rows, which have none.
+_METHODS_OF_HOLES = ("impute", "sample_missing")
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -116,6 +122,7 @@ class BaseVAE(
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
         "handle_unknown": [StrOptions({"error", "missing"})],
+        "exposure": [StrOptions({"total"}), None],
         "noise_variance": [
             StrOptions({"feature", "shared", "decoder"}),
             Interval(Real, _LEAST_VARIANCE, None, closed="left"),
@@ -148,6 +155,7 @@ class BaseVAE(
         *,
         likelihood: Any = "gaussian",
         handle_unknown: str = "error",
+        exposure: str | None = None,
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -173,6 +181,7 @@ class BaseVAE(
         self.n_components = n_components
         self.likelihood = likelihood
         self.handle_unknown = handle_unknown
+        self.exposure = exposure
         self.noise_variance = noise_variance
         self.beta = beta
         self.n_importance_samples = n_importance_samples
@@ -247,7 +256,7 @@ class BaseVAE(
 
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
-        x, is_partial, table = to_tensor(request.X), request.is_partial, request.table
+        x, is_partial, table = to_rows(request.X), request.is_partial, request.table
         families = [self.likelihood] * x.shape[1] if table is None else table.families
         check_support(x, families, self._place)
         random = check_random_state(self.random_state)
@@ -255,7 +264,7 @@ class BaseVAE(
         previous = self._previous(design, is_partial)
         dtype = str(x.dtype).removeprefix("torch.")
         device = _device(self.device, x)
-        place = (request.data, tuple(families), device)
+        place = (request.data, tuple(families), self.exposure, device)
         if request.data is not None and previous is None and place in tables:
             columns, conditions, x, c = tables[place]
         else:
@@ -283,29 +292,36 @@ class BaseVAE(
     def _encode(
         self,
         request: Request,
-        x: Tensor,
+        x: Rows,
         families: Sequence[str],
         device: torch.device,
         previous: Fitted | None,
-    ) -> tuple[Columns, Conditions, Tensor, Tensor]:
+    ) -> tuple[Columns, Conditions, Rows, Tensor]:
         values, kinds = request.values, request.kinds
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
-            check_known(x, self._place)
-            columns = Columns.of(x, families, sizes)
+            ranges = Ranges.of(x)
+            check_known(ranges.n_known, self._place)
+            with_mask = bool((ranges.n_known < len(x)).any())
+            is_relative = self.exposure is not None
+            if is_relative and with_mask:
+                check_totals(x, families, self._place)
+            columns = Columns.of(x, families, sizes, ranges, is_relative=is_relative)
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
-        sees_mask = previous is not None and previous.model.architecture.sees_mask
-        x = columns.encode(x, torch.float32, device, with_mask=sees_mask)
-        return columns, conditions, x, self._encode_condition(conditions, values, len(x), x)
+            with_mask = self._has_holes(x, previous)
+        rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
+        c = self._encode_condition(conditions, values, len(x), device)
+        is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
+        return columns, conditions, rows if is_apart else rows.whole(), c
 
     def _runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
         run, previous = job.run, job.previous
         architecture = run.model.architecture
         if previous is None:
-            x, c = job.x[job.rows], job.c[job.rows]
+            x, c = Chosen(job.x, job.rows), job.c[job.rows]
             models = self._starts(architecture, x, c, [start for start, _ in job.seeds])
         else:
             # A model that was loaded may live on another device than this fit.
@@ -321,12 +337,11 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._best(results)
-        x, c = job.x[job.rows], job.c[job.rows]
-        loc, scale = inference.posterior(best.model, x, c)
-        kl = gaussian_kl(loc, scale.log()).mean(0)
+        x, c = Chosen(job.x, job.rows), job.c[job.rows]
+        kl, variance = inference.averages(best.model, x, c, job.columns.variance)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
-            best, kl, loc = best.reorder(order), kl[order], loc[:, order]
+            best, kl = best.reorder(order), kl[order]
         fitted = Fitted(
             best.model,
             job.columns,
@@ -337,14 +352,14 @@ class BaseVAE(
             job.request.table,
         )
         self._set_fitted(fitted, kl, job)
-        self._set_noise_variance(loc, c, job.request.like)
+        self._set_noise_variance(variance, job.request.like)
         self._set_history(best, x, job)
         self._set_condition(job.request.source)
         return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
 
     def _run(
         self,
-        x: Tensor,
+        x: Rows,
         c: Tensor,
         columns: Columns,
         design: dict[str, Any],
@@ -366,8 +381,9 @@ class BaseVAE(
             sees_mask=previous.model.architecture.sees_mask
             if previous
             else x.shape[1] > columns.width,
+            has_exposure=columns.is_relative,
         )
-        bits = x[:, architecture.bits]
+        is_uncertain = _has_uncertain_bits(x, architecture)
         return Run(
             model=VAE(architecture, device="meta"),  # for its sizes; each start has its own
             rows=rows,
@@ -384,7 +400,7 @@ class BaseVAE(
             max_iter=1 if is_partial else int(self.max_iter),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            binarise=bool(((bits > 0) & (bits < 1)).any()),
+            binarise=is_uncertain,
         )
 
     def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
@@ -395,9 +411,10 @@ class BaseVAE(
             return ("random",)
         if self.init != "both":
             return (self.init,)
-        # Factor analysis would explain categories by each other: their columns sum to one.
+        # Factor analysis would explain categories by each other: their columns sum to one. And
+        # of rare things no linear model says much.
         if not architecture.is_standardised:
-            return ("pca",)
+            return ("pca", "random")
         # With one variance for all columns, or a given one, both would be the same; and
         # factor analysis is the end of a linear model, not only its start.
         if architecture.noise not in ("feature", "decoder"):
@@ -407,43 +424,56 @@ class BaseVAE(
         )
 
     def _starts(
-        self, architecture: Architecture, x: Tensor, c: Tensor, seeds: Sequence[int]
+        self, architecture: Architecture, x: Rows, c: Tensor, seeds: Sequence[int]
     ) -> Iterator[VAE]:
         """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
-        is_standardised = architecture.is_standardised
-        values, mask = explained(x, architecture), observed(x, architecture)
-        mean = mean_observed(values, mask)
-        variance = None if is_standardised else mean_observed((values - mean).square(), mask)
-        kinds = [kind for kind in self._kinds(architecture) for _ in range(self.n_init)]
+        a, is_standardised = architecture, architecture.is_standardised
+        mean = mean_rows(x, lambda rows: (explained(rows, a), observed(rows, a)))
+        variance = None
+        if not is_standardised:
+            variance = mean_rows(
+                x, lambda rows: (deviation(rows.double(), mean, a).square(), observed(rows, a))
+            )
+
+        def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+            mask = observed(rows, a)
+            return seen_values(rows, a), None if mask is None else mask.roll(-a.n_counts, 1)
+
+        kinds = [kind for kind in self._kinds(a) for _ in range(self.n_init)]
         for kind, seed in zip(kinds, seeds, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed)
-            model = VAE(architecture, device=x.device).randomise(generator, mean, variance)
+            model = VAE(a, device=x.device).randomise(generator, mean, variance)
             if kind != "random":
                 linear = linear_model(
-                    seen_values(x, architecture),
+                    x,
                     c,
-                    architecture.n_components,
-                    architecture.noise if is_standardised else "feature",
+                    a.n_components,
+                    a.noise if is_standardised else "feature",
                     kind=kind,
                     floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
                     generator=generator,
-                    mask=None if mask is None else mask.roll(-architecture.n_counts, 1),
+                    read=read,
                 )
                 model.linearise(linear, None if is_standardised else x)
             yield model
 
     def _best(self, results: Sequence[Trained]) -> Trained:
-        """The best bound; but of both linear starts, PCA's where it serves.
+        """The best bound; but of two linear starts, PCA's where it serves.
 
         Features are better from PCA, whose components explain all columns alike, where
         factor analysis spends them on the columns that others repeat. It serves unless it
         has not come above factor analysis itself, before any training.
         """
-        eligible = results[: self.n_init] if self._is_settled(results) else results
+        is_settled = self._is_settled(results, results[0].model.architecture)
+        eligible = results[: self.n_init] if is_settled else results
         return max(eligible, key=lambda result: result.bound)
 
-    def _is_settled(self, runs: Sequence[Trained] | Sequence[Watch]) -> bool:
+    def _is_settled(
+        self, runs: Sequence[Trained] | Sequence[Watch], architecture: Architecture
+    ) -> bool:
         """Whether one of the preferred runs will be kept, whatever the others come to."""
+        if self._kinds(architecture) != ("pca", "factor_analysis"):
+            return False
         preferred, rest = runs[: self.n_init], runs[self.n_init :]
         best = max(run.bound for run in preferred)
         return bool(rest) and rest[0].has_validation and best > rest[0].start_bound
@@ -457,27 +487,23 @@ class BaseVAE(
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         self.device_ = str(job.x.device)
 
-    def _set_noise_variance(self, loc: Tensor, c: Tensor, like: Any) -> None:
-        """That of p(x|z), the mean over the training rows at the means of q(z|x)."""
+    def _set_noise_variance(self, variance: Tensor, like: Any) -> None:
+        """That of p(x|z), the mean over the training rows at the means of q(z|x), (D',)."""
         fitted = self._fitted
-        model, columns = fitted.model, fitted.columns
-        if model.architecture.likelihood == "bernoulli":
+        if fitted.model.architecture.likelihood == "bernoulli":
             vars(self).pop("noise_variance_", None)
             return
-        total = torch.zeros(columns.n_features, dtype=torch.float64, device=loc.device)
-        for some, given in zip(loc.split(8192), c.split(8192), strict=True):
-            total += inference.decode(model, some, given, columns.variance).double().sum(0)
-        variance = columns.decode_variance(total / len(loc))
+        variance = fitted.columns.decode_variance(variance)
         self.noise_variance_ = from_tensor(variance.to(_DTYPES[fitted.dtype]), like)
 
-    def _set_history(self, best: Trained, x: Tensor, job: Job) -> None:
+    def _set_history(self, best: Trained, x: Rows, job: Job) -> None:
         """The bounds of all epochs; x (N, D') are the training rows."""
         columns = job.columns
         self.n_iter_ = max(1, len(best.training_bounds))
         log_jacobian = columns.mean_log_jacobian(x)
         self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
         if best.has_validation:
-            log_jacobian = columns.mean_log_jacobian(job.x[job.validation_rows])
+            log_jacobian = columns.mean_log_jacobian(Chosen(job.x, job.validation_rows))
         self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
@@ -536,8 +562,13 @@ class BaseVAE(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers of at least 1, "
                 "the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
             )
-        noise = self.noise_variance
         used = [LIKELIHOODS[name] for name in set(families)]
+        if self.exposure is not None and not any(family.reading == "count" for family in used):
+            raise ValueError(
+                f"exposure={self.exposure!r} is of counts, and no column of X is one. Use "
+                "likelihood='poisson' or 'negative_binomial', or exposure=None."
+            )
+        noise = self.noise_variance
         if not any(family.parameters[1:] for family in used) or (
             not isinstance(noise, str) and not any(family.is_scaled for family in used)
         ):
@@ -546,6 +577,7 @@ class BaseVAE(
             "n_components": int(self.n_components),
             "hidden_layer_sizes": tuple(int(size) for size in sizes),
             "activation": self.activation,
+            "exposure": self.exposure,
             "likelihood": self.likelihood if isinstance(self.likelihood, str) else list(families),
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
@@ -574,16 +606,20 @@ class BaseVAE(
     # ---------------------------------------------------------------- inference
 
     def _validate(self, X: Any, *, reset: bool, method: str = "") -> Any:
-        """X as a float array with NaN where cells are missing; in fit, of two rows at least."""
+        """X as a float array with NaN where cells are missing; in fit, of two rows at least.
+
+        Or as sparse rows, which have all their cells.
+        """
         X = validate_data(
             self,
             X,
+            accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
             dtype=float_dtypes(X),
             reset=reset,
             ensure_min_samples=2 if reset else 1,
-            ensure_all_finite="allow-nan",
+            ensure_all_finite=True if issparse(X) else "allow-nan",
         )
-        if not reset:
+        if not reset and not issparse(X):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
@@ -602,6 +638,11 @@ class BaseVAE(
         """
         if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
+        if issparse(X):
+            raise TypeError(
+                "X is sparse, and likelihood names columns or is 'auto'. Sparse X takes one of "
+                f"{listed(sorted(OF_NUMBERS))} for all columns; or make X dense: X.toarray()."
+            )
         if modelled is None and is_numeric(X):
             valid = self._validate(X, reset=reset, method=method)
             table = self._table(X, reset, method, modelled)
@@ -650,12 +691,17 @@ class BaseVAE(
         return table
 
     def _encode_condition(
-        self, conditions: Conditions, values: Any, n_rows: int, like: Tensor
+        self,
+        conditions: Conditions,
+        values: Any,
+        n_rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Columns of a condition -> c (N, C), in the dtype and on the device of ``like``."""
+        """Columns of a condition -> c (N, C)."""
         if not conditions.columns:
-            return like.new_zeros(n_rows, 0)
-        return torch.from_numpy(conditions.encode(values)).to(like)
+            return torch.zeros(n_rows, 0, dtype=dtype, device=device)
+        return torch.from_numpy(conditions.encode(values)).to(device, dtype)
 
     def _model(self, dtype: torch.dtype) -> VAE:
         """The model with its weights in the dtype of X: inference keeps X's precision."""
@@ -667,14 +713,20 @@ class BaseVAE(
     def _enter(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
-        x = to_tensor(X)
+        x = to_rows(X)
         check_support(x, fitted.columns.families, self._place)
         model = self._model(x.dtype)
         weight = model.encoder.linear.weight
-        encoded = fitted.columns.encoded(
-            x, weight.dtype, weight.device, with_mask=model.architecture.sees_mask
-        )
+        with_mask = self._has_holes(x, fitted)
+        encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
         return model, encoded, self._given(values, len(x), weight)
+
+    def _has_holes(self, x: Rows, fitted: Fitted) -> bool:
+        """Whether rows need a mask."""
+        is_missing = has_missing(x)
+        if is_missing and fitted.columns.is_relative:
+            check_totals(x, fitted.columns.families, self._place)
+        return is_missing or fitted.model.architecture.sees_mask
 
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
@@ -688,7 +740,7 @@ class BaseVAE(
             return None
         if values is None:
             return self._combination(0, n_rows, like)
-        return self._encode_condition(conditions, values, n_rows, like)
+        return self._encode_condition(conditions, values, n_rows, like.device, like.dtype)
 
     def _combinations(self, numbers: np.ndarray, like: Tensor) -> Tensor:
         """c of the combinations of labels with these numbers, a row for each."""
@@ -804,7 +856,9 @@ class BaseVAE(
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
-        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw)
+        exposure = None if mean else fitted.columns.log_exposure(n_rows, generator)
+        exposure = None if exposure is None else exposure.to(z)
+        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw, exposure)
         return fitted.columns.decode(x, z.dtype, is_mean=mean), drawn
 
     def _generator(self, random_state: Any) -> torch.Generator:
@@ -967,6 +1021,7 @@ class BaseVAE(
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = self._is_plain(reset=True)
         # Not `categorical`, which says of X that it has nothing but whole numbers.
         tags.input_tags.string = not self._is_plain(reset=True)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -999,6 +1054,15 @@ def _has_changed(changes: Sequence[str]) -> ValueError:
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
     )
+
+
+def _has_uncertain_bits(x: Rows, architecture: Architecture) -> bool:
+    """Whether values between 0 and 1 are probabilities, of which bits are to be drawn."""
+    columns = architecture.bits
+    if not len(range(columns.start, columns.stop)):
+        return False
+    parts = (rows[:, columns] for rows in chunks(x))
+    return any(bool(((bits > 0) & (bits < 1)).any()) for bits in parts)
 
 
 def _completed(x: Tensor, other: Tensor) -> Tensor:
@@ -1042,7 +1106,7 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     return ndtri(points.clip(half, 1 - half))
 
 
-def _device(device: str, x: Tensor) -> torch.device:
+def _device(device: str, x: Rows) -> torch.device:
     if device == "auto":
         if x.device.type == "cuda":
             return x.device

@@ -2,7 +2,8 @@
 
 A row of the model has counts first, then other numbers, then categories, a column of 0 and 1
 for each; then the logarithms of the counts, which only the encoder sees. Where cells are missing
-they are 0, and a mask of those observed stands at the end.
+they are 0, and a mask of those observed follows. Where the rates of counts are relative to the
+total of the row, the logarithm of this exposure stands at the end.
 
 Axes: ``N`` rows; ``D`` columns of X; ``D'`` columns that the likelihood explains, of which
 ``E`` are counts.
@@ -10,18 +11,17 @@ Axes: ``N`` rows; ``D`` columns of X; ``D'`` columns that the likelihood explain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skvae._joint import Parts
 from skvae._likelihoods import LIKELIHOODS, Likelihood
-
-# Rows converted at once: float64 copies stay small beside X.
-_CHUNK = 8192
+from skvae._rows import Rows, chunks, slices
 
 # float32 numbers up to this size and down to its inverse are far from overflow, and so are
 # their differences and products.
@@ -29,6 +29,12 @@ _SAFE_IN_FLOAT32 = 1e15
 
 # A column whose range is this many roundings of its largest value is a constant.
 _N_ROUNDINGS = 8
+
+# Totals of rows that are kept, to draw from.
+_N_TOTALS = 1000
+
+# The exposure of a row without any counts: next to nothing is expected of it.
+_LEAST_EXPOSURE = 1e-6
 
 _ORDER = ("count", "standardised", "log", "plain", "category")
 _MEASURES: dict[str, Callable[[Tensor], Tensor]] = {"log": torch.log, "count": torch.log1p}
@@ -38,26 +44,67 @@ _MEASURES: dict[str, Callable[[Tensor], Tensor]] = {"log": torch.log, "count": t
 class Encoded:
     """Rows of X (N, D) as the model sees them, made when they are asked for.
 
-    (n, D' + E), and D' more with a mask.
+    (n, D' + E), and D' more with a mask, and 1 more with an exposure.
     """
 
-    x: Tensor
-    standardise: Callable[[Tensor], Tensor]
+    x: Rows
+    width: int
+    standardise: Callable[[Tensor, Tensor | None], Tensor]  # rows and their exposure
     choose: Callable[[Tensor, Tensor], Tensor]
     sources: Tensor | None  # (D',) of the model's columns those of X, if there is a mask
+    expose: Callable[[Tensor], Tensor] | None  # rows (n, D) -> (n, 1), if counts are relative
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.width))
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        some = self.x[rows]
-        encoded = self.choose(some, self.standardise(some))
+        return self._encode(self.x[rows])
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """(n,) -> the rows of these numbers, (n, D')."""
+        return self._encode(self.x.index_select(0, index.to(self.x.device)))
+
+    def _encode(self, some: Tensor) -> Tensor:
+        exposure = None if self.expose is None else self.expose(some)
+        encoded = self.choose(some, self.standardise(some, exposure))
         if self.sources is not None:
             mask = ~some.isnan()[:, self.sources]
             encoded = torch.cat((encoded.nan_to_num(nan=0.0), mask.to(encoded)), 1)
+        if exposure is not None:
+            encoded = torch.cat((encoded, exposure.log().to(encoded)), 1)
         return encoded.to(self.device, self.dtype)
+
+    def whole(self) -> Tensor:
+        """All of them."""
+        whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for rows in slices(self):
+            whole[rows] = self[rows]
+        return whole
+
+
+class Ranges(NamedTuple):
+    """Of every column of X (N, D), in float64: what is there."""
+
+    lowest: Tensor  # (D,)
+    highest: Tensor  # (D,)
+    n_known: Tensor  # (D,) cells that are not missing
+
+    @classmethod
+    def of(cls, x: Rows) -> Ranges:
+        lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
+        highest, n_known = -lowest, torch.zeros_like(lowest)
+        for rows in chunks(x):
+            missing = rows.isnan()
+            lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
+            highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
+            n_known += (~missing).sum(0)
+        return cls(lowest, highest, n_known)
 
 
 @dataclass(frozen=True)
@@ -73,38 +120,49 @@ class Columns:
     varies: Tensor  # (D,) bool
     families: tuple[str, ...]  # (D,)
     sizes: tuple[int, ...]  # (D,) categories; 1 for numbers
+    totals: Tensor  # float64: of rows, in order, if the rates of counts are relative to them
 
     @classmethod
-    def of(cls, x: Tensor, families: Sequence[str], sizes: Sequence[int] | None = None) -> Columns:
+    def of(
+        cls,
+        x: Rows,
+        families: Sequence[str],
+        sizes: Sequence[int] | None = None,
+        ranges: Ranges | None = None,
+        *,
+        is_relative: bool = False,
+    ) -> Columns:
         """Moments of x (N, D), in float64 about the middle of each column's range.
 
-        A category is the number of it, from 0; ``sizes`` says how many there are.
+        A category is the number of it, from 0; ``sizes`` says how many there are. With
+        ``is_relative`` the rates of counts are relative to the total of their row.
         """
         readings = [LIKELIHOODS[name].reading for name in families]
-        lowest, highest, n = _ranges(x)
+        totals = _totals(x, readings) if is_relative else torch.zeros(0, dtype=torch.float64)
+        lowest, highest, _ = ranges or Ranges.of(x)
         low, high = _measured(torch.stack((lowest, highest)), readings)
         middle = low / 2 + high / 2
+        # In units of the range, so that no square over- or underflows.
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
-        mean, square = torch.zeros_like(middle), torch.zeros_like(middle)
-        for rows in x.split(_CHUNK):
-            # In units of the range, so that no square over- or underflows.
-            mean += ((_measured(rows.double(), readings) - middle) / span).nansum(0) / n
-        for rows in x.split(_CHUNK):
-            deviation = (_measured(rows.double(), readings) - middle) / span - mean
-            square += deviation.square().nansum(0) / n
+        expose = _exposed(readings, totals)
+        mean, variance = _moments(
+            (_measured(rows.double(), readings, expose and expose(rows)) - middle) / span
+            for rows in chunks(x)
+        )
         largest = torch.maximum(lowest.abs(), highest.abs())
         varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
         sizes = tuple(sizes or [1] * len(families))
         varies |= torch.tensor(sizes, device=x.device) > 1
         is_scaled = _where(readings, "standardised", "log", "count").to(x.device) & varies
-        first = torch.where(x[0].isnan(), lowest, x[0].double())
-        constant = torch.where(varies, 0.0, first)
+        first = x[:1][0].double()
+        constant = torch.where(varies, 0.0, torch.where(first.isnan(), lowest, first))
         return cls(
             torch.where(is_scaled, middle + mean * span, constant).cpu(),
-            torch.where(is_scaled, span * square.sqrt(), 1.0).cpu(),
+            torch.where(is_scaled, span * variance.sqrt(), 1.0).cpu(),
             varies.cpu(),
             tuple(families),
             sizes,
+            totals.cpu(),
         )
 
     @cached_property
@@ -146,9 +204,21 @@ class Columns:
         return sum(self.sizes[i] for i in self._order)
 
     @property
+    def is_relative(self) -> bool:
+        """Whether the rates of counts are relative to the total of their row."""
+        return len(self.totals) > 0
+
+    @property
     def width(self) -> int:
-        """D' + E."""
-        return self.n_features + len(self._at("count"))
+        """D' + E, and 1 with an exposure."""
+        return self.n_features + len(self._at("count")) + self.is_relative
+
+    def log_exposure(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Of n rows (n, 1), drawn from those that were there; None if counts are not relative."""
+        if not self.is_relative:
+            return None
+        which = torch.randint(len(self.totals), (n,), generator=generator, device="cpu")
+        return _exposure(self.totals[which], self.totals)[:, None].log()
 
     @cached_property
     def _sources(self) -> Tensor:
@@ -156,16 +226,14 @@ class Columns:
         sources = [i for i in self._order for _ in range(self.sizes[i])]
         return torch.tensor(sources, dtype=torch.long)
 
-    def log_jacobian(self, encoded: Tensor | Encoded) -> Tensor:
+    def log_jacobian(self, encoded: Rows) -> Tensor:
         """log |d(model's columns) / dX|: what turns the model's density into one of X.
 
         Of the observed cells of rows of the model, (N,) in float64.
         """
-        n_rows = len(encoded)
-        if not self._at("log") and encoded[:1].shape[1] == self.width:  # the same for all rows
-            return self._log_jacobian(encoded[:1]).expand(n_rows)
-        starts = range(0, n_rows, _CHUNK)
-        return torch.cat([self._log_jacobian(encoded[i : i + _CHUNK]) for i in starts])
+        if not self._at("log") and encoded.shape[1] == self.width:  # the same for all rows
+            return self._log_jacobian(encoded[:1]).expand(len(encoded))
+        return torch.cat([self._log_jacobian(rows) for rows in chunks(encoded)])
 
     def _log_jacobian(self, encoded: Tensor) -> Tensor:
         log_scale = torch.where(_where(self._readings, "count", "category"), 1.0, self.scale).log()
@@ -176,10 +244,11 @@ class Columns:
             values = values.clone()
             values[:, places] += shift + encoded[:, places].double() * scale
         if encoded.shape[1] > self.width:
-            values = values * encoded[:, self.width :]
+            first = self.width - self.is_relative
+            values = values * encoded[:, first : first + self.n_features]
         return -values.sum(1)
 
-    def mean_log_jacobian(self, encoded: Tensor) -> float:
+    def mean_log_jacobian(self, encoded: Rows) -> float:
         """The same averaged over rows."""
         return self.log_jacobian(encoded).mean().item()
 
@@ -192,43 +261,34 @@ class Columns:
         first = len(self._at("count", "standardised"))
         return list(range(first, first + len(self._at("log"))))
 
-    def encode(
-        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
-    ) -> Tensor:
-        """(N, D) -> (N, D' + E), and a mask where cells are missing.
+    def encoded(
+        self, x: Rows, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
+    ) -> Encoded:
+        """(N, D) -> (N, D' + E), and a mask where cells are missing: no second X in memory.
 
         Subtracted as in float64, rounded last.
         """
-        rows = self.encoded(x, dtype, device, with_mask=with_mask)
-        width = self.width + (0 if rows.sources is None else self.n_features)
-        whole = torch.empty(len(x), width, dtype=dtype, device=device)
-        for start in range(0, len(x), _CHUNK):
-            whole[start : start + _CHUNK] = rows[start : start + _CHUNK]
-        return whole
+        sources = self._sources.to(x.device) if with_mask else None
+        width = self.width + (self.n_features if with_mask else 0)
+        standardise, expose = self._standardiser(x), _exposed(self._readings, self.totals)
+        return Encoded(x, width, standardise, self._chooser(), sources, expose, dtype, device)
 
-    def encoded(
-        self, x: Tensor, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
-    ) -> Encoded:
-        """The same for the rows that are asked for: no second X in memory.
-
-        ``with_mask`` gives a mask where nothing is missing too.
-        """
-        has_mask = with_mask or bool(x.amin().isnan())
-        sources = self._sources.to(x.device) if has_mask else None
-        return Encoded(x, self._standardiser(x), self._chooser(), sources, dtype, device)
-
-    def _standardiser(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def _standardiser(self, x: Rows) -> Callable[[Tensor, Tensor | None], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
         largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
         is_measured = any(reading in _MEASURES for reading in self._readings)
         if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32 or is_measured:
-            return lambda rows: (_measured(rows.double(), self._readings) - shift).div_(scale)
+
+            def standardise(rows: Tensor, exposure: Tensor | None) -> Tensor:
+                return (_measured(rows.double(), self._readings, exposure) - shift).div_(scale)
+
+            return standardise
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
         high = shift.float()
         low, factor = (shift - high).float(), (1 / scale).float()
-        return lambda rows: (rows - high).sub_(low).mul_(factor)
+        return lambda rows, _: (rows - high).sub_(low).mul_(factor)
 
     def _chooser(self) -> Callable[[Tensor, Tensor], Tensor]:
         """From rows of X, and the same standardised, to rows of the model."""
@@ -305,25 +365,61 @@ class Columns:
         return decoded
 
 
-def _ranges(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Least and largest value of each column, and how many are there, in float64."""
-    lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
-    highest, n = -lowest, torch.zeros_like(lowest)
-    for rows in x.split(_CHUNK):
-        missing = rows.isnan()
-        lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
-        highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
-        n += (~missing).sum(0)
-    return lowest, highest, n
+def _moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance (D,) over the rows of all parts (n, D), of what is not missing.
+
+    Each part by itself, then joined: Chan, Golub & LeVeque, Algorithms for computing the sample
+    variance, 1983.
+    """
+    n = mean = square = torch.zeros((), dtype=torch.float64, device="cpu")
+    for rows in parts:
+        n_part = (~rows.isnan()).sum(0)
+        mean_part = rows.nansum(0) / n_part.clamp(min=1)
+        n, mean, square = n.to(rows.device), mean.to(rows.device), square.to(rows.device)
+        n_both = (n + n_part).clamp(min=1)
+        step = mean_part - mean
+        square = (
+            square + (rows - mean_part).square().nansum(0) + step.square() * n * n_part / n_both
+        )
+        n, mean = n + n_part, mean + step * n_part / n_both
+    return mean, square / n.clamp(min=1)
 
 
-def _measured(x: Tensor, readings: Sequence[str]) -> Tensor:
-    """Columns of x, the logarithms of those that are measured so."""
+def _measured(x: Tensor, readings: Sequence[str], exposure: Tensor | None = None) -> Tensor:
+    """Columns of x, the logarithms of those that are measured so; counts at an exposure of 1."""
+    if exposure is not None:
+        x = torch.where(_where(readings, "count").to(x.device), x / exposure, x)
     measured = x
     for reading, measure in _MEASURES.items():
         if reading in readings:
             measured = torch.where(_where(readings, reading).to(x.device), measure(x), measured)
     return measured
+
+
+def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
+    """Of the counts of rows, in order: of all of them, or of so many from the least to the most."""
+    counts = _where(readings, "count").to(x.device)
+    totals = torch.cat([rows[:, counts].sum(1, dtype=torch.float64) for rows in chunks(x)])
+    places = torch.linspace(0, len(totals) - 1, min(len(totals), _N_TOTALS)).round().long()
+    return totals.sort()[0].cpu()[places]
+
+
+def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Of rows (n, D) their exposure (n, 1), if counts are relative."""
+    if not len(totals):
+        return None
+    counts = _where(readings, "count")
+
+    def expose(rows: Tensor) -> Tensor:
+        own = rows[:, counts.to(rows.device)].sum(1, keepdim=True, dtype=torch.float64)
+        return _exposure(own, totals)
+
+    return expose
+
+
+def _exposure(own: Tensor, totals: Tensor) -> Tensor:
+    """In units of the mean total."""
+    return (own / totals.mean().clamp(min=1.0).item()).clamp(min=_LEAST_EXPOSURE)
 
 
 def _where(readings: Sequence[str], *which: str) -> Tensor:

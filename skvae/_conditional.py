@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -121,6 +122,7 @@ class ConditionalVAE(BaseVAE):
         condition_columns: Sequence[int | str] | None = None,
         likelihood: Any = "gaussian",
         handle_unknown: str = "error",
+        exposure: str | None = None,
         noise_variance: str | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
@@ -147,6 +149,7 @@ class ConditionalVAE(BaseVAE):
             n_components,
             likelihood=likelihood,
             handle_unknown=handle_unknown,
+            exposure=exposure,
             noise_variance=noise_variance,
             beta=beta,
             n_importance_samples=n_importance_samples,
@@ -178,7 +181,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
             Rows to learn from; two at least.
         y : array-like of shape (n_samples,), default=None
             The condition, where neither `condition` nor `condition_columns` is given: a
@@ -208,7 +211,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
         condition : array-like or DataFrame, default=None
             As in `fit`.
@@ -227,7 +230,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
         condition : array-like or DataFrame, default=None
             As in `fit`.
@@ -243,7 +246,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
 
         Returns
@@ -259,7 +262,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
 
         Returns
@@ -418,7 +421,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
         n_draws : int, default=128
             Draws of z, the same for every row and call.
@@ -435,7 +438,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             The condition, if it was in `fit`.
         condition : array-like or DataFrame, default=None
@@ -454,7 +457,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
             Draws of z for p(x|c).
 
@@ -481,7 +484,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
             None takes the likeliest labels of each row.
         n_draws : int, default=128
@@ -500,7 +503,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
             None takes the likeliest labels of each row.
         n_draws : int, default=128
@@ -521,7 +524,7 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         condition : array-like or DataFrame, default=None
         n_draws : int, default=1000
             Draws from q(z); the error falls with their square root.
@@ -609,6 +612,11 @@ class ConditionalVAE(BaseVAE):
         if self.condition_columns is None:
             X, table = self._read(X, reset=reset, method=method)
             return X, None, table
+        if issparse(X):
+            raise TypeError(
+                "X is sparse, and condition_columns names columns of it. Give the condition by "
+                "itself, with condition=; or make X dense: X.toarray()."
+            )
         check_feature_names(self, X, reset=reset)
         table = X if hasattr(X, "columns") else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
@@ -710,6 +718,7 @@ class ConditionalVAE(BaseVAE):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.condition_columns is None
+        tags.input_tags.sparse &= self.condition_columns is None
         return tags
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import joblib
+from scipy.sparse import issparse
 
 from skvae._fitting import Outcome, Request
 from skvae._sklearn import to_numpy
@@ -122,5 +123,7 @@ def _key(request: Request) -> tuple[str, str]:
     estimator = request.estimator
     parameters = estimator.get_params(deep=False)
     del parameters["verbose"]
-    data = (to_numpy(request.X), request.values, request.kinds, request.table)
+    X = request.X
+    rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
+    data = (rows, request.values, request.kinds, request.table)
     return joblib.hash(data), joblib.hash((type(estimator), sorted(parameters.items())))

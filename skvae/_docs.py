@@ -41,6 +41,16 @@ PARAMETERS = """\
     handle_unknown : {"error", "missing"}, default="error"
         What a category of X is that was not there in `fit`: an error, or a missing cell.
 
+    exposure : {"total"} or None, default=None
+        "total": the rates of counts are relative to the total of their row, the length of
+        a document or the library size of a cell. A row of twice the total is expected to
+        have twice the counts, and components need not tell how long a row is: the encoder
+        sees log(1 + x m / total), where m is the mean total of the rows of `fit`, and the
+        rate of a count is total / m times what the decoder gives. All counts of a row make
+        its total, and none may be missing. Scores are then log p(x | total); `sample`, and
+        `inverse_transform` where it draws, take the totals of rows that were there, and
+        means are at the mean total.
+
     noise_variance : {"feature", "shared", "decoder"} or float, default="feature"
         Variance of the gaussian (or lognormal) p(x|z): one learned for each column
         ("feature", as in factor analysis), one for all ("shared", as in probabilistic
@@ -113,8 +123,9 @@ PARAMETERS = """\
         "both" trains from PCA and from factor analysis; from PCA come the better features,
         and it is kept unless its validation bound ends below that of factor analysis
         itself. With likelihoods other than gaussian, lognormal and student_t, "both" is
-        "pca", of the columns as the encoder sees them; a bernoulli likelihood for all
-        columns has the random start alone.
+        "pca", of the columns as the encoder sees them, and "random", and the better
+        validation bound is kept; a bernoulli likelihood for all columns has the random
+        start alone.
 
     warm_start : bool, default=False
         Whether `fit` goes on with the weights, optimiser state, scales and order of

@@ -15,6 +15,9 @@ from skvae._conditions import Conditions, Labels, Number
 from skvae._tables import Table
 from skvae._vae import VAE, Architecture, from_state
 
+# Of `Columns`.
+_TENSORS = ("shift", "scale", "varies", "totals")
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -89,12 +92,12 @@ def unmapped(values: Any) -> dict[str, Any]:
 
 
 def _columns_to_plain(columns: Columns) -> dict[str, Any]:
-    plain = _to_plain({name: getattr(columns, name) for name in ("shift", "scale", "varies")})
+    plain = _to_plain({name: getattr(columns, name) for name in _TENSORS})
     return {**plain, "families": list(columns.families), "sizes": list(columns.sizes)}
 
 
 def _columns_from_plain(plain: dict[str, Any]) -> Columns:
-    tensors = {name: plain[name] for name in ("shift", "scale", "varies")}
+    tensors = {name: plain[name] for name in _TENSORS}
     families, sizes = tuple(plain["families"]), tuple(plain["sizes"])
     return Columns(**_to_tensors(tensors, torch.device("cpu")), families=families, sizes=sizes)
 

@@ -25,6 +25,7 @@ from skvae._columns import Columns
 from skvae._conditions import Conditions
 from skvae._fitted import Fitted
 from skvae._packs import n_parameters, packs
+from skvae._rows import Rows
 from skvae._run import Run
 from skvae._training import Trained, Training, Watch
 
@@ -32,7 +33,7 @@ from skvae._training import Trained, Training, Watch
 # than several: the work of each would be over before they have met.
 _ONE_THREAD_OPERATIONS = 2e7
 
-# Of the memory that is free, what the trainings of a search may take.
+# Of the memory that is free, what the trainings of a search may take, or the rows of a fit.
 _SHARE_OF_MEMORY = 0.5
 
 # Without a GPU a batch of more models is no quicker: their activations leave the cache.
@@ -58,7 +59,7 @@ class Job:
     """A request prepared: all that its training takes, but for where it starts."""
 
     request: Request
-    x: Tensor  # (N, D'), on the device of the fit
+    x: Rows  # (N, D'), on the device of the fit
     c: Tensor  # (N, C)
     columns: Columns
     conditions: Conditions
@@ -127,11 +128,15 @@ def fit_together(
 
 
 def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[list[Job]]:
-    places: dict[tuple[torch.device, int, int], list[Job]] = {}
+    places: dict[Hashable, list[Job]] = {}
     for job in jobs:
-        places.setdefault((job.x.device, job.x.shape[1], job.c.shape[1]), []).append(job)
+        # Tables that are there as a whole can be joined.
+        table = None if isinstance(job.x, Tensor) else (id(job.x), id(job.c))
+        place = (job.x.device, job.x.shape[1], job.c.shape[1], table)
+        places.setdefault(place, []).append(job)
     found = []
-    for (device, *_), members in places.items():
+    for members in places.values():
+        device = members[0].x.device
         limit = _free_bytes(device) * share if max_bytes is None else max_bytes
         counts = [len(job.seeds) for job in members]
         max_models = math.inf
@@ -226,8 +231,9 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
 def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
     """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
     for job, own in zip(jobs, _by_job(jobs, watches), strict=True):
-        if job.previous is None and job.request.estimator._is_settled(own):
-            for watch in own[job.request.estimator.n_init :]:
+        estimator = job.request.estimator
+        if job.previous is None and estimator._is_settled(own, job.run.model.architecture):
+            for watch in own[estimator.n_init :]:
                 watch.is_finished = True
 
 
@@ -237,10 +243,11 @@ def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
     return [list(islice(each, len(job.seeds))) for job in jobs]
 
 
-def _joined(jobs: Sequence[Job]) -> tuple[tuple[Tensor, Tensor], list[int]]:
+def _joined(jobs: Sequence[Job]) -> tuple[tuple[Rows, Tensor], list[int]]:
     """All their rows in one table, and where each job's begin; equal tables are there once."""
     firsts: dict[tuple[int, int], int] = {}
-    parts, n_rows = [], 0
+    parts: list[tuple[Any, Tensor]] = []
+    n_rows = 0
     for job in jobs:
         table = (id(job.x), id(job.c))
         if table not in firsts:
@@ -256,6 +263,12 @@ def _moved(run: Run, first: int) -> Run:
     if not first:
         return run
     return replace(run, rows=run.rows + first, validation_rows=run.validation_rows + first)
+
+
+def fits(rows: Rows) -> bool:
+    """Whether there is room for all of them, encoded, on their device."""
+    n_bytes = math.prod(rows.shape) * rows.dtype.itemsize
+    return n_bytes <= _SHARE_OF_MEMORY * _free_bytes(rows.device)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -24,7 +24,9 @@ from skvae._vae import (
     by_draw,
     decoder_inputs,
     explained,
+    expose,
     join,
+    log_exposure,
     log_prob_observed,
     observed,
     seen,
@@ -61,8 +63,9 @@ class Gradient:
         q = Posterior.of(encoded)
         z = q.rsample(noise)
         decoded, decoder_trace = self._decoder.forward(decoder_inputs(z, c), decoder_masks)
-        n_decoded = a.n_decoded
-        outputs = [*by_draw(decoded, len(noise)).unbind(3), *self._dispersions]
+        n_decoded, by_cell = a.n_decoded, by_draw(decoded, len(noise))
+        expose(by_cell, log_exposure(x, a), a)
+        outputs = [*by_cell.unbind(3), *self._dispersions]
         p = a.family.of(*outputs)
         terms = Terms(log_prob_observed(p, x, a), z, q.loc, q.log_scale)
         n_conditions, mask = c.shape[-1], observed(x, a)

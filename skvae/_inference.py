@@ -7,14 +7,15 @@ condition columns, ``S`` draws, ``Z`` components.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
-from skvae._vae import VAE, Posterior, log_prob_observed, observed
+from skvae._rows import Rows
+from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -23,14 +24,6 @@ _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 # Of the proposal for rows with missing cells.
 _N_ADAPTATIONS = 2
 _N_DRAWS_ADAPTING = 128
-
-
-class Rows(Protocol):
-    """x (N, D): a tensor, or what makes the rows that are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
 class Scores(NamedTuple):
@@ -61,6 +54,29 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
 
     loc, scale = _by_chunks(answer, len(x), _pass_size(model))
     return loc, scale
+
+
+@torch.no_grad()
+def averages(
+    model: VAE, x: Rows, c: Tensor, cell: Callable[[Likelihood], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Means over rows, in float64: of KL[q(z_j|x, c) || p(z_j)], (Z,), and of ``cell``, (D,).
+
+    The latter of p(x|z, c) at the means of q(z|x, c).
+    """
+    a = model.architecture
+    kl, cells = (
+        torch.zeros(n, dtype=torch.float64, device=c.device) for n in (a.n_components, a.n_features)
+    )
+    size = _pass_size(model)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        some, given = x[rows][None], c[None, rows]
+        q = model.encode(some, given)
+        kl += gaussian_kl(*q)[0].sum(0, dtype=torch.float64)
+        p = model.decode(q.loc[None], given, log_exposure(some, a))
+        cells += cell(p)[0, 0].sum(0, dtype=torch.float64)
+    return kl / len(x), cells / len(x)
 
 
 def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
@@ -94,7 +110,8 @@ def _weighed(
     for some in _steps(model, len(noise), x.shape[1]):
         draws = noise[some, None, None]
         z = q.rsample(draws)
-        log_px[some] = log_prob_observed(model.decode(z, c), x, model.architecture)[:, 0]
+        p = model.decode(z, c, log_exposure(x, model.architecture))
+        log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
         # log p(z) - log q(z|x, c), whose constants cancel
         log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
         log_weights[some] = log_px[some] + log_ratio[:, 0]
@@ -150,7 +167,8 @@ def expected(
         z, shares = _shares(model, q, some, given, noise)
         total = some.new_zeros(some.shape[1], model.architecture.n_features)
         for draws in _steps(model, len(z), len(total)):
-            cells = cell(model.decode(z[draws], given))[:, 0]
+            p = model.decode(z[draws], given, log_exposure(some, model.architecture))
+            cells = cell(p)[:, 0]
             total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
@@ -173,17 +191,25 @@ def resampled(
         by_row = shares.T.to(generator.device)
         chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
-        return (model.decode(kept[:, None], given).sample(generator)[:, 0].transpose(0, 1),)
+        p = model.decode(kept[:, None], given, log_exposure(some, model.architecture))
+        return (p.sample(generator)[:, 0].transpose(0, 1),)
 
     (draws,) = _by_chunks(answer, len(x), _pass_size(model, max(n, len(noise))))
     return draws.transpose(0, 1)
 
 
-def decode(model: VAE, z: Tensor, c: Tensor, cell: Callable[[Likelihood], Tensor]) -> Tensor:
-    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``."""
+def decode(
+    model: VAE,
+    z: Tensor,
+    c: Tensor,
+    cell: Callable[[Likelihood], Tensor],
+    exposure: Tensor | None = None,
+) -> Tensor:
+    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``; ``exposure`` is its log (N, 1)."""
 
     def answer(rows: slice) -> tuple[Tensor]:
-        return (cell(model.decode(z[None, None, rows], c[None, rows]))[0, 0],)
+        exposed = None if exposure is None else exposure[None, rows]
+        return (cell(model.decode(z[None, None, rows], c[None, rows], exposed))[0, 0],)
 
     (decoded,) = _by_chunks(answer, len(z), _pass_size(model))
     return decoded

@@ -11,16 +11,20 @@ Axes: ``N`` rows, ``D`` columns, ``C`` condition columns, ``Z`` components.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from skvae._rows import Rows, mean_rows, slices
+
 # With more columns than this nothing of size D x D is made: random projections of at
-# most _MAX_ROWS rows instead, and a few iterations. A start must never take longer than
-# the training it starts.
+# most _MAX_ROWS rows instead, or of so many numbers, and a few iterations. A start must never
+# take longer than the training it starts.
 _MAX_COVARIANCE = 256
 _MAX_ROWS = 10_000
+_MAX_NUMBERS = 2**25
 _MAX_ITER_COVARIANCE = 300
 _MAX_ITER_ROWS = 10
 _TOLERANCE = 1e-5  # nats a row and iteration
@@ -41,8 +45,17 @@ class LinearModel(NamedTuple):
     scale: Tensor  # (Z,)     standard deviations of q(z|x, c)
 
 
+#: From rows of a table to the values (n, D) that are modelled, and a mask: 0 where one is missing,
+#: and 0. None: all are there.
+Read = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
+
+def as_they_are(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    return rows, None
+
+
 def linear_model(
-    x: Tensor,
+    x: Rows,
     c: Tensor,
     n_components: int,
     noise: str | float,
@@ -50,9 +63,9 @@ def linear_model(
     kind: str,
     floor: float,
     generator: torch.Generator,
-    mask: Tensor | None = None,
+    read: Read = as_they_are,
 ) -> LinearModel:
-    """A linear model of x (N, D) given c (N, C); the mask is 0 where x is missing, and 0.
+    """A linear model of the values (N, D) that are read of x, given c (N, C).
 
     ``noise`` "shared" or a number is probabilistic PCA (Tipping & Bishop, 1999), the
     number its variance. With a variance for each column, ``kind`` "factor_analysis" is
@@ -60,22 +73,25 @@ def linear_model(
     variances that these leave. No variance is below ``floor``.
     """
     spectrum: _Covariance | _Rows
-    if x.shape[1] <= _MAX_COVARIANCE:
-        coefficients, mean, covariance = _regression(x, c, mask)
+    n_rows, n_columns = len(x), read(x[:1])[0].shape[1]
+    if n_columns <= _MAX_COVARIANCE:
+        coefficients, mean, covariance = _regression(x, c, read)
         spectrum = _Covariance(covariance)
     else:
-        rows = torch.randperm(len(x), generator=generator, device=generator.device)
-        rows = rows[:_MAX_ROWS].to(x.device)
-        x, c, mask = x[rows], c[rows], None if mask is None else mask[rows]
-        coefficients, mean, _ = _regression(x, c, mask)
-        left = x - c @ coefficients.to(c) - mean.to(x)
+        rows = torch.randperm(n_rows, generator=generator, device=generator.device)
+        rows = rows[: min(_MAX_ROWS, _MAX_NUMBERS // n_columns)]
+        some, c = x.index_select(0, rows.to(x.device)), c[rows.to(c.device)]
+        coefficients, mean, _ = _regression(some, c, read)
+        values, mask = read(some)
+        left = values - c @ coefficients.to(c) - mean.to(values)
+        n_rows = len(some)
         spectrum = _Rows(left if mask is None else left * mask, generator)
-    n_components = min(n_components, *x.shape)
+    n_components = min(n_components, n_rows, n_columns)
     if noise == "shared" or not isinstance(noise, str):
         loadings, variance = _ppca(spectrum, n_components, noise, floor)
     elif kind == "pca":
         # As many components as columns would leave no variance at all.
-        n_components = max(1, min(n_components, x.shape[1] - 1))
+        n_components = max(1, min(n_components, n_columns - 1))
         loadings, _ = _ppca(spectrum, n_components, "shared", floor)
         variance = (spectrum.total - loadings.square().sum(1)).clamp(min=_LEAST_LEFT)
     else:
@@ -83,28 +99,29 @@ def linear_model(
     return _with_posterior(coefficients, mean, loadings, variance)
 
 
-def _regression(x: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Least squares of x on c with an intercept: (C, D), (D,), and the covariance left.
+def _regression(x: Rows, c: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor]:
+    """Least squares of values on c with an intercept: (C, D), (D,), and the covariance left.
 
     Each moment is over the rows that have what it takes. The covariance (D, D) is empty
     beyond ``_MAX_COVARIANCE`` columns. The tiny ridge serves conditions whose columns are
     dependent, as one-hot columns are.
     """
     n_conditions = c.shape[1]
-    n_left = n_conditions + (x.shape[1] if x.shape[1] <= _MAX_COVARIANCE else 0)
-    n_there = len(x) if mask is None else mask.sum(0, dtype=torch.float64)
-    mean = torch.cat((c.mean(0, dtype=torch.float64), x.sum(0, dtype=torch.float64) / n_there))
+    of_values = mean_rows(x, read)
+    mean = torch.cat((c.mean(0, dtype=torch.float64), of_values))
+    n_left = n_conditions + (len(of_values) if len(of_values) <= _MAX_COVARIANCE else 0)
     products = mean.new_zeros(n_left, len(mean))
     counts = torch.zeros_like(products)
-    for i in range(0, len(x), 8192):
-        rows = slice(i, i + 8192)
-        centred = torch.cat((c[rows], x[rows]), 1) - mean
+    for rows in slices(x):
+        values, mask = read(x[rows])
+        centred = torch.cat((c[rows], values), 1) - mean
+        there = torch.ones_like(centred)
         if mask is not None:
-            there = torch.cat((torch.ones_like(c[rows]), mask[rows]), 1)
+            there[:, n_conditions:] = mask
             centred *= there
-            counts += there[:, :n_left].T @ there
         products += centred[:, :n_left].T @ centred
-    products /= len(x) if mask is None else counts.clamp(min=1)
+        counts += len(values) if mask is None else there[:, :n_left].T @ there
+    products /= counts.clamp(min=1)
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
     coefficients = torch.linalg.solve(cc + ridge, cx)

@@ -128,7 +128,7 @@ class Stream:
         self._run = run
         self._like = run.model.encoder.linear.weight
         self._generator = torch.Generator(self._like.device).manual_seed(run.seed)
-        self._rows = run.rows[:0]
+        self._order = run.rows[:0]  # of this pass over the rows, what is left
 
     def validation_noise(self) -> Tensor:
         """(S, 1, V, Z). For the ELBO two draws, each the other's mirror image."""
@@ -153,16 +153,16 @@ class Stream:
         )
 
     def _next_rows(self, n: int) -> Tensor:
-        rows = self._run.rows
-        parts = [self._rows]
-        for _ in range(math.ceil((n - len(self._rows)) / len(rows))):
-            order = torch.randperm(
-                len(rows), generator=self._generator, device=self._generator.device
-            )
-            parts.append(rows[order])
-        joined = torch.cat(parts)
-        self._rows = joined[n:]
-        return joined[:n]
+        parts, rows = [], self._run.rows
+        while n:
+            if not len(self._order):
+                self._order = torch.randperm(
+                    len(rows), generator=self._generator, device=self._generator.device
+                )
+            parts.append(rows[self._order[:n]])
+            self._order = self._order[n:]
+            n -= len(parts[-1])
+        return torch.cat(parts)
 
     def _mask(self, shape: tuple[int, ...]) -> Tensor:
         kept = self._draw(torch.rand, shape) >= self._run.dropout

@@ -5,10 +5,12 @@ Arrays of any namespace to tensors and back, and the names its own estimators us
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection._search import BaseSearchCV
@@ -26,6 +28,8 @@ from sklearn.utils.validation import _check_feature_names_in as feature_names_in
 from sklearn.utils.validation import _check_n_features as check_n_features
 from torch import Tensor
 
+from skvae._rows import SparseRows
+
 __all__ = [
     "BaseSearchCV",
     "CallbackSupportMixin",
@@ -41,7 +45,9 @@ __all__ = [
     "fit_context",
     "float_dtypes",
     "from_tensor",
+    "is_mapped",
     "to_numpy",
+    "to_rows",
     "to_tensor",
     "with_callbacks",
 ]
@@ -54,14 +60,39 @@ def float_dtypes(X: Any) -> list[Any]:
 
 
 def to_tensor(X: Any) -> Tensor:
-    """A validated array as a tensor that shares its memory where torch allows that."""
+    """A validated array as a tensor that shares its memory where torch allows that.
+
+    Nobody may write to it: the array may be one that must not be written to.
+    """
     if isinstance(X, Tensor):
         return X.detach()
     X = to_numpy(X)
-    # torch wants memory that may be written to, and no negative strides.
-    if not X.flags.writeable or any(stride < 0 for stride in X.strides):
+    if any(stride < 0 for stride in X.strides):  # of which torch wants none
         X = X.copy()
-    return torch.from_numpy(X)
+    return torch.from_numpy(X if X.flags.writeable else np.asarray(_Writeable(X)))
+
+
+class _Writeable:
+    """The memory of an array, said to be writeable: torch takes no other without a warning."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self._X = X
+        address, _ = X.__array_interface__["data"]
+        self.__array_interface__ = {**X.__array_interface__, "data": (address, False)}
+
+
+def to_rows(X: Any) -> Tensor | SparseRows:
+    """The same where X may be sparse: a CSR matrix or array."""
+    if not issparse(X):
+        return to_tensor(X)
+    return SparseRows(*map(to_tensor, (X.indptr, X.indices, X.data)), n_columns=X.shape[1])
+
+
+def is_mapped(X: Any) -> bool:
+    """Whether an array, or what it is a view of, is a file that is mapped into memory."""
+    while isinstance(X, np.ndarray | memoryview):
+        X = X.base if isinstance(X, np.ndarray) else X.obj
+    return isinstance(X, mmap.mmap)
 
 
 def to_numpy(X: Any) -> np.ndarray:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from skvae._likelihoods import LIKELIHOODS
-
-# Rows looked at together: what is found of them stays small beside X.
-_CHUNK = 8192
+from skvae._rows import Rows, slices
 
 _COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
 _REMEDIES = {
@@ -27,7 +24,7 @@ _REMEDIES = {
 Place = Callable[[int | str, int], str]
 
 
-def check_support(x: Tensor, families: Sequence[str], place: Place) -> None:
+def check_support(x: Rows, families: Sequence[str], place: Place) -> None:
     """x (N, D) has a likelihood for each column; ``place`` is what users call a cell.
 
     Categories have been looked up by now, and are their numbers.
@@ -37,22 +34,35 @@ def check_support(x: Tensor, families: Sequence[str], place: Place) -> None:
         if name == "categorical" or support.low == -math.inf:
             continue
         positions = [i for i, family in enumerate(families) if family == name]
-        for first, rows in zip(range(0, len(x), _CHUNK), x.split(_CHUNK), strict=True):
-            outside = support.outside(
-                rows if len(positions) == len(families) else rows[:, positions]
-            )
+        for where in slices(x):
+            rows = x[where]
+            rows = rows if len(positions) == len(families) else rows[:, positions]
+            outside = support.outside(rows)
             if outside.any():
                 row, column = (int(i) for i in outside.nonzero()[0])
-                row, column = first + row, positions[column]
+                named = place(where.start + row, positions[column])
                 raise ValueError(
-                    f"likelihood={name!r} needs values in {support}; {place(row, column)} is "
-                    f"{x[row, column].item():g}. {_REMEDIES[name]}"
+                    f"likelihood={name!r} needs values in {support}; {named} is "
+                    f"{rows[row, column].item():g}. {_REMEDIES[name]}"
                 )
 
 
-def check_known(x: Tensor, place: Place) -> None:
-    """Every column of x (N, D) has a cell that is not missing."""
-    empty = torch.stack([rows.isnan().all(0) for rows in x.split(_CHUNK)]).all(0)
-    if empty.any():
-        column = int(empty.nonzero()[0, 0])
+def check_known(n_known: Tensor, place: Place) -> None:
+    """Every column has cells that are not missing, so many, (D,)."""
+    if (n_known == 0).any():
+        column = int((n_known == 0).nonzero()[0, 0])
         raise ValueError(f"{place(':', column)} is missing in every row. Leave the column out.")
+
+
+def check_totals(x: Rows, families: Sequence[str], place: Place) -> None:
+    """No count of x (N, D) is missing: the total of its row would not be known."""
+    for where in slices(x):
+        missing = x[where].isnan()
+        for column, family in enumerate(families):
+            if LIKELIHOODS[family].reading == "count" and missing[:, column].any():
+                row = where.start + int(missing[:, column].nonzero()[0, 0])
+                raise ValueError(
+                    f"{place(row, column)} is missing, and exposure='total' needs all counts of a "
+                    "row: without them its total is not known. Fill the cell, leave the row out, "
+                    "or use exposure=None."
+                )

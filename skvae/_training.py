@@ -17,6 +17,7 @@ from skvae._adam import Adam, AdamState, at_rest
 from skvae._bounds import ELBO, IMPORTANCE_WEIGHTED
 from skvae._cuda_graph import capture
 from skvae._gradient import Gradient
+from skvae._rows import Rows, Window
 from skvae._run import Batch, Run, Stream, join_padded
 from skvae._vae import VAE, from_state, pick, reorder_components, stack_states, widest
 
@@ -28,8 +29,9 @@ _MAX_CHUNK_NUMBERS = 2**22
 _ADAPTIVE_FACTOR = 0.3
 _ADAPTIVE_PATIENCE = 0.5
 
-# Models that have finished go on computing for nothing until only this part is left.
-_REPACK_BELOW = 0.75
+# Models that have finished go on computing for nothing until only this part is left. To pack anew
+# takes a fraction of a round, and on a GPU, where idle models cost little, a capture too.
+_REPACK_BELOW = {"cpu": 0.95, "cuda": 0.75}
 
 
 class Trained(NamedTuple):
@@ -60,7 +62,7 @@ class Trained(NamedTuple):
 class Training:
     """Runs being trained. ``rounds`` does the work, ``results`` may be asked at any time."""
 
-    def __init__(self, runs: Sequence[Run], x: Tensor, c: Tensor) -> None:
+    def __init__(self, runs: Sequence[Run], x: Rows, c: Tensor) -> None:
         """``x`` (N, D) and ``c`` (N, C) are on the device of the runs' models."""
         self.watches = [Watch(run) for run in runs]
         self._x, self._c = x, c
@@ -75,7 +77,8 @@ class Training:
             while waiting:
                 self._group = group = _Group(waiting, self._x, self._c)
                 # Who reads the watches between two rounds may end some of them as well.
-                while _n_running(waiting) > _REPACK_BELOW * len(waiting):
+                least = _REPACK_BELOW[self._x.device.type] * len(waiting)
+                while _n_running(waiting) > least:
                     group.round()
                     yield self.watches
                 group.unload()
@@ -92,7 +95,7 @@ def _n_running(watches: Sequence[Watch]) -> int:
     return sum(not watch.is_finished for watch in watches)
 
 
-def train(runs: Sequence[Run], x: Tensor, c: Tensor) -> list[Trained]:
+def train(runs: Sequence[Run], x: Rows, c: Tensor) -> list[Trained]:
     """All runs to their end; ``x`` is (N, D), ``c`` (N, C)."""
     training = Training(runs, x, c)
     for _ in training.rounds():
@@ -200,26 +203,27 @@ class Watch:
 class _Group:
     """Runs stacked into one model of K, from one packing to the next."""
 
-    def __init__(self, watches: Sequence[Watch], x: Tensor, c: Tensor) -> None:
+    def __init__(self, watches: Sequence[Watch], x: Rows, c: Tensor) -> None:
         runs = [watch.run for watch in watches]
         self._watches, self._runs, self._x, self._c = watches, runs, x, c
         self._widest = widest([run.model.architecture for run in runs])
         self._bound = ELBO if runs[0].n_importance_samples == 1 else IMPORTANCE_WEIGHTED
         self._model = VAE(self._widest, len(runs), x.device).to(x.dtype)
-        alpha = x.new_tensor([run.alpha for run in runs])
+        alpha = c.new_tensor([run.alpha for run in runs])
         self._adam = Adam(self._model, alpha, runs[0].n_steps)
         self._load([watch.best for watch in watches])
         self._best = {name: t.clone() for name, t in self._adam.flat.items()}
         self._load([watch.state for watch in watches])
 
-        self._beta = x.new_tensor([run.beta for run in runs])
+        self._beta = c.new_tensor([run.beta for run in runs])
         self._gradient = Gradient(self._model, self._bound, self._beta)
-        self._learning_rate = x.new_tensor([watch.learning_rate for watch in watches])
+        self._learning_rate = c.new_tensor([watch.learning_rate for watch in watches])
         self._total = torch.zeros_like(self._beta)  # of the bounds of a round's steps
         # All runs of a group have taken the same number of steps of their blocks.
         self._n_taken = watches[0].n_taken
         self._step_of_block = torch.tensor([self._n_taken], device=x.device)
         self._block = Batch.join([watch.block for watch in watches])
+        self._window = Window(x, self._block.rows)
         if self._n_taken == runs[0].n_block_steps:
             self._next_block()
         changing = [*self._adam.changing, self._total, self._step_of_block]
@@ -235,6 +239,7 @@ class _Group:
             for _ in range(self._runs[0].n_steps):
                 if self._n_taken == self._runs[0].n_block_steps:
                     self._next_block()
+                self._window.show(self._n_taken)
                 self._take_step()
                 self._n_taken += 1
         after = self._validate() if self._watches[0].has_validation else self._probe()
@@ -247,7 +252,7 @@ class _Group:
             mask = torch.tensor(keep, device=self._x.device)[:, None]
             for name, kept in self._best.items():
                 torch.where(mask, self._adam.flat[name], kept, out=kept)
-        self._learning_rate = self._x.new_tensor([watch.learning_rate for watch in self._watches])
+        self._learning_rate = self._c.new_tensor([watch.learning_rate for watch in self._watches])
 
     def _step(self) -> None:
         x, c, batch = self._batch(self._step_of_block)
@@ -259,7 +264,8 @@ class _Group:
     def _batch(self, step: Tensor) -> tuple[Tensor, Tensor, Batch]:
         """x (K, B, D) and c (K, B, C) of one step of the block, and its noise."""
         batch = self._block.at(step)
-        x, c = self._rows(self._x, batch.rows), self._rows(self._c, batch.rows)
+        x = self._rows(self._window.table, self._window.places(step, batch.rows))
+        c = self._rows(self._c, batch.rows)
         if self._runs[0].binarise:
             bits = x[..., self._widest.bits]
             bits.copy_(batch.uniforms < bits)
@@ -271,10 +277,10 @@ class _Group:
         x, c, batch = self._batch(self._step_of_block - 1)
         return self._bound.value(self._model.terms(x, c, batch.noise), self._beta).mean(1)
 
-    def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
+    def _rows(self, table: Rows, rows: Tensor) -> Tensor:
         """(N, D), (K, B) -> (K, B, D)."""
         if not table.shape[1]:
-            return table.new_empty(*rows.shape, 0)
+            return self._c.new_empty(*rows.shape, 0)
         return table.index_select(0, rows.flatten()).view(*rows.shape, table.shape[1])
 
     def _next_block(self) -> None:
@@ -283,6 +289,7 @@ class _Group:
         joined = Batch.join([watch.block for watch in self._watches])
         for target, part in zip(self._block.tensors(), joined.tensors(), strict=True):
             target.copy_(part)
+        self._window.renew()
         self._step_of_block.zero_()
         self._n_taken = 0
 
@@ -290,7 +297,7 @@ class _Group:
         runs, watches, x = self._runs, self._watches, self._x
         self._validation_rows = join_padded([run.validation_rows[None] for run in runs], 0)
         self._validation_noise = join_padded([watch.validation_noise for watch in watches], 1)
-        counts = x.new_tensor([len(run.validation_rows) for run in runs])[:, None]
+        counts = self._c.new_tensor([len(run.validation_rows) for run in runs])[:, None]
         position = torch.arange(self._validation_rows.shape[1], device=x.device)
         self._validation_weights = (position < counts) / counts  # (K, V), sums to one
         for watch, bound in zip(watches, self._validate().tolist(), strict=True):

@@ -64,7 +64,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
             Rows to learn from; two at least.
         y : None
             Ignored.
@@ -93,7 +93,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : None
             Ignored.
 
@@ -110,7 +110,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
 
         Returns
         -------
@@ -126,7 +126,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
 
         Returns
         -------
@@ -261,7 +261,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
             Draws of z. The bound rises to log p(x) with their number. They are the same
             for every row and call, so that a row's score depends on the row alone.
@@ -279,7 +279,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         y : None
             Ignored.
 
@@ -294,7 +294,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
             Draws of z for the expectation.
 
@@ -315,7 +315,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
 
         Returns
@@ -336,7 +336,7 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=1000
             Draws from q(z); the error falls with their square root.
 

@@ -6,7 +6,7 @@ columns (0 without a condition), ``P`` parameters of a likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -20,6 +20,7 @@ from skvae._joint import Parts, family_of, named_columns
 from skvae._likelihoods import LIKELIHOODS, Likelihood
 from skvae._linear_start import LinearModel
 from skvae._networks import Perceptron
+from skvae._rows import Chosen, Rows, mean_rows
 
 # Wide enough for any posterior (the variance floor of the likelihood holds it above
 # exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
@@ -49,8 +50,10 @@ class Architecture:
 
     A row of x has the ``n_features`` columns that the likelihood explains first, then the
     logarithms of the counts among them, which come first and of which the encoder sees the
-    logarithms alone; and at the end, where cells are missing, the mask of those that are
-    observed, 1 or 0. Missing cells are 0. With ``sees_mask`` the encoder sees it too.
+    logarithms alone; and then, where cells are missing, the mask of those that are
+    observed, 1 or 0. Missing cells are 0. With ``sees_mask`` the encoder sees it too. With
+    ``has_exposure`` the last column is a logarithm that is added to the first output for every
+    count: a row has so many times the counts.
     """
 
     n_features: int
@@ -61,6 +64,7 @@ class Architecture:
     likelihood: str | Parts = "gaussian"
     noise: Literal["feature", "shared", "decoder"] | float = "feature"
     sees_mask: bool = False
+    has_exposure: bool = False
 
     @cached_property  # asked for in every step
     def n_counts(self) -> int:
@@ -166,16 +170,18 @@ class VAE(nn.Module):
         """The means of q(z|x, c) alone, (K, B, Z)."""
         return self.encoder.first(join(c, seen(x, self.architecture)))
 
-    def decode(self, z: Tensor, c: Tensor) -> Likelihood:
-        """(S, K, B, Z), (K, B, C) -> p(x|z, c), its parameters (S, K, B, D)."""
+    def decode(self, z: Tensor, c: Tensor, log_exposure: Tensor | None = None) -> Likelihood:
+        """(S, K, B, Z), (K, B, C), (K, B, 1) -> p(x|z, c), its parameters (S, K, B, D)."""
         decoded = by_draw(self.decoder(decoder_inputs(z, c)), len(z))
+        expose(decoded, log_exposure, self.architecture)
         return self.architecture.family.of(*decoded.unbind(3), *self.dispersions())
 
     def terms(self, x: Tensor, c: Tensor, noise: Tensor) -> Terms:
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""
         q = self.encode(x, c)
         z = q.rsample(noise)
-        log_px = log_prob_observed(self.decode(z, c), x, self.architecture)
+        p = self.decode(z, c, log_exposure(x, self.architecture))
+        log_px = log_prob_observed(p, x, self.architecture)
         return Terms(log_px, z, q.loc, q.log_scale)
 
     def dispersions(self) -> list[Tensor]:
@@ -197,7 +203,7 @@ class VAE(nn.Module):
         return self
 
     @torch.no_grad()
-    def linearise(self, linear: LinearModel, x: Tensor | None = None) -> VAE:
+    def linearise(self, linear: LinearModel, x: Rows | None = None) -> VAE:
         """Become exactly this linear model, all hidden layers disconnected (lone models).
 
         The linear model is one of the columns that the encoder sees. Where the likelihood
@@ -256,17 +262,27 @@ class _Decoder(NamedTuple):
         return cls(coefficients, loadings, mean, variance, torch.zeros_like(mean))
 
     @classmethod
-    def fitted(cls, linear: LinearModel, x: Tensor, architecture: Architecture) -> _Decoder:
+    def fitted(cls, linear: LinearModel, x: Rows, architecture: Architecture) -> _Decoder:
         """Where it is another: to first order, about the column means."""
-        rows, n_counts = x[:: max(1, len(x) // _MAX_ROWS)].double(), architecture.n_counts
-        values, mask = explained(rows, architecture), observed(rows, architecture)
-        inputs = seen_values(rows, architecture).roll(n_counts, 1)  # counts first, as in values
-        mean, inputs_mean = (mean_observed(table, mask) for table in (values, inputs))
-        values, inputs = values - mean, inputs - inputs_mean
-        covariance = mean_observed(values * inputs, mask)
-        variance = mean_observed(values.square(), mask).clamp(min=_LEAST_VARIANCE)
-        inputs_variance = mean_observed(inputs.square(), mask).clamp(min=_LEAST_VARIANCE)
-        slope = architecture.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
+        a, n_counts = architecture, architecture.n_counts
+        every = max(1, len(x) // _MAX_ROWS)
+        x = Chosen(x, torch.arange(0, len(x), every, device=x.device))
+
+        def average(of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+                rows = rows.double()
+                inputs = seen_values(rows, a).roll(n_counts, 1)  # counts first, as in values
+                return of(rows, inputs), observed(rows, a)
+
+            return mean_rows(x, read)
+
+        mean, inputs_mean = average(lambda rows, _: explained(rows, a)), average(lambda _, i: i)
+        covariance = average(lambda rows, i: deviation(rows, mean, a) * (i - inputs_mean))
+        variance = average(lambda rows, _: deviation(rows, mean, a).square())
+        variance = variance.clamp(min=_LEAST_VARIANCE)
+        inputs_variance = average(lambda _, i: (i - inputs_mean).square())
+        inputs_variance = inputs_variance.clamp(min=_LEAST_VARIANCE)
+        slope = a.family.slope(mean).minimum(_STEEPEST * variance.rsqrt())
         slope = slope * covariance / inputs_variance
         left = linear.noise_variance.roll(n_counts) / inputs_variance
         return cls(
@@ -298,20 +314,34 @@ def seen_values(x: Tensor, architecture: Architecture) -> Tensor:
 def observed(x: Tensor, architecture: Architecture) -> Tensor | None:
     """The mask of the columns that the likelihood explains, (..., D); None: all are there."""
     first = architecture.n_counts + architecture.n_features
-    return x[..., first:] if x.shape[-1] > first else None
+    is_complete = x.shape[-1] == first + architecture.has_exposure
+    return None if is_complete else x[..., first : first + architecture.n_features]
+
+
+def log_exposure(x: Tensor, architecture: Architecture) -> Tensor | None:
+    """What is added to the first output for counts, (..., 1); None: nothing."""
+    return x[..., -1:] if architecture.has_exposure else None
+
+
+def expose(decoded: Tensor, log_exposure: Tensor | None, architecture: Architecture) -> None:
+    """Add it to the decoder's outputs, (S, K, B, P, D)."""
+    if log_exposure is not None:
+        decoded[..., 0, : architecture.n_counts] += log_exposure
+
+
+def deviation(x: Tensor, mean: Tensor, architecture: Architecture) -> Tensor:
+    """What the likelihood explains, less its mean (D,); of counts less that at their exposure."""
+    deviation, exposed = explained(x, architecture) - mean, log_exposure(x, architecture)
+    if exposed is not None:
+        counts = slice(architecture.n_counts)
+        deviation[..., counts] -= mean[counts] * (exposed.exp() - 1)
+    return deviation
 
 
 def log_prob_observed(p: Likelihood, x: Tensor, architecture: Architecture) -> Tensor:
     """The log density of the observed cells of x (K, B, D...), (S, K, B)."""
     cells, mask = p.log_prob(explained(x, architecture)), observed(x, architecture)
     return cells.sum(-1) if mask is None else (cells * mask).sum(-1)
-
-
-def mean_observed(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Column means of values (N, D) over what is observed."""
-    if mask is None:
-        return values.mean(0)
-    return (values * mask).sum(0) / mask.sum(0)
 
 
 def join(c: Tensor, x: Tensor) -> Tensor:

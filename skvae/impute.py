@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
@@ -119,6 +120,11 @@ class VAEImputer(TransformerMixin, BaseEstimator):
         -------
         self : VAEImputer
         """
+        if issparse(X):
+            raise TypeError(
+                "X is sparse: what it does not store is 0, and no cell of it is missing. Make it "
+                "dense, with NaN where cells are missing."
+            )
         model = clone(_DEFAULT if self.estimator is None else self.estimator)
         if model.random_state is None:
             model.set_params(random_state=self.random_state)

@@ -8,6 +8,7 @@ and done for all of them together.
 from __future__ import annotations
 
 import copy
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import joblib
 import numpy as np
+import torch
 from sklearn import model_selection
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
@@ -268,11 +270,26 @@ class RandomizedSearchCV(model_selection.RandomizedSearchCV):
         self._running.run(candidates, evaluate_candidates, callback_ctx)
 
 
+def _use_one_thread() -> None:
+    """In a process that was forked off while searches train.
+
+    Of OpenMP's threads none came along, and an operation of several would wait for them for good.
+    """
+    if _Running.n_running:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
+
+
 class _Running:
     """One fit of a search: what it asks for collected, trained, and handed out.
 
     While it lasts, every VAE of the estimator and of the candidates has a desk.
     """
+
+    n_running: ClassVar[int] = 0
 
     def __init__(self, search: Any, X: Any, y: Any, params: Mapping[str, Any]) -> None:
         self._search, self._X, self._y, self._params = search, X, y, params
@@ -281,12 +298,14 @@ class _Running:
         self._attached: list[BaseVAE] = []
 
     def __enter__(self) -> _Running:
+        _Running.n_running += 1
         for vae in _vaes(self._search.estimator):
             self._dispensers.append(Dispenser(self._collection))
             self._attach(vae, self._dispensers[-1])
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        _Running.n_running -= 1
         best = getattr(self._search, "best_estimator_", None)
         for vae in (*self._attached, *_vaes(best)):
             vars(vae).pop("_desk", None)

@@ -13,10 +13,11 @@ PACKAGE = Path(skvae.__file__).parent
 LAYERS = {
     "_likelihoods": 0,
     "_bounds": 0,
-    "_linear_start": 0,
+    "_linear_start": 1,
     "_networks": 0,
     "_adam": 0,
     "_cuda_graph": 0,
+    "_rows": 0,
     "_joint": 1,
     "_vae": 1,
     "_gradient": 1,

@@ -1,6 +1,9 @@
 """Searches that train everything at once: scikit-learn's answers, and nothing left behind."""
 
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import nullcontext
@@ -455,6 +458,31 @@ def test_jobs_share_the_trainings(data, backend):
     with joblib.parallel_config(backend=backend) if backend else nullcontext():
         shared = GridSearchCV(*arguments, cv=3, n_jobs=2).fit(*data)
     assert_same_search(shared, alone)
+
+
+FORKING = """
+import joblib, numpy as np, torch
+from skvae import VAETransformer
+from skvae.model_selection import GridSearchCV
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+    X = np.random.default_rng(0).normal(size=(5_000, 64))
+    vae = VAETransformer(max_iter=1, random_state=0)
+    with joblib.parallel_config(backend="multiprocessing"):
+        search = GridSearchCV(vae, {"n_components": [1, 2]}, cv=2, n_jobs=2).fit(X)
+    assert np.isfinite(search.best_score_)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_forked_jobs_do_not_wait_for_threads_that_are_not_there(tmp_path):
+    """In a process of its own, whose OpenMP has had two threads at work before the fork."""
+    (tmp_path / "forking.py").write_text(FORKING)
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(tmp_path / "forking.py")]
+    subprocess.run(command, check=True, timeout=120, env=environment)
 
 
 def test_verbose_tells_of_the_batches(data, capsys):

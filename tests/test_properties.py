@@ -309,8 +309,8 @@ def test_float32_is_standardised_as_in_float64(shift, scale):
     x = torch.from_numpy((X * scale + shift).astype(np.float32))
     columns = Columns.of(x, ["gaussian"] * 5)
     device = torch.device("cpu")
-    found = columns.encode(x, torch.float32, device)
-    exact = columns.encode(x.double(), torch.float64, device)
+    found = columns.encoded(x, torch.float32, device).whole()
+    exact = columns.encoded(x.double(), torch.float64, device).whole()
     # Four roundings of values up to about 4.
     assert (found - exact).abs().max() < 4 * 4 * 2**-24
 

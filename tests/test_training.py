@@ -443,11 +443,14 @@ def test_the_gradient_is_autograds(n_draws, c, hidden, likelihood, noise):
 
 @pytest.mark.parametrize("noise", ["feature", "shared", "decoder", 0.5])
 @pytest.mark.parametrize("c", [NOTHING, LABELS], ids=["unconditional", "conditional"])
-def test_the_gradient_of_a_mixed_table_is_autograds(c, noise):
-    model = stack([lone_mixed(i, 2, (8,), c.shape[1], noise=noise) for i in range(2)])
+@pytest.mark.parametrize("has_exposure", [False, True])
+def test_the_gradient_of_a_mixed_table_is_autograds(c, noise, has_exposure):
+    names = {"noise": noise, "has_exposure": has_exposure}
+    model = stack([lone_mixed(i, 2, (8,), c.shape[1], **names) for i in range(2)])
     generator, beta = torch.Generator().manual_seed(0), X.new_tensor([0.5, 2.0])
     draws = torch.randn(3, 2, 178, 2, generator=generator, dtype=X.dtype)
-    x, c = X_MIXED.expand(2, -1, -1), c.expand(2, -1, -1)
+    x = torch.cat((X_MIXED, X[:, :1]), 1) if has_exposure else X_MIXED
+    x, c = x.expand(2, -1, -1), c.expand(2, -1, -1)
     value, found = filled(model, ELBO, x, c, draws, beta=beta)
     bound = elbo(model.terms(x, c, draws), beta)
     torch.testing.assert_close(value, bound, rtol=1e-9, atol=1e-11)
