@@ -284,11 +284,11 @@ def describe(arguments: argparse.Namespace) -> str:
         device += f" ({torch.cuda.get_device_name()})"
     return (
         f"# MNIST\n\n{n_rows.capitalize()} training rows, scored on all 10,000 test rows with "
-        f"{arguments.n_draws} draws; {arguments.n_components} components, hidden layers ({hidden}), "
-        f"init={arguments.init!r}, noise_variance={arguments.noise_variance!r}, at most "
-        f"{arguments.max_iter} epochs, the rest by default. Binary pixels: one fixed draw with "
-        f"probability pixel / 255. Grey pixels: (pixel + u) / {GREY_LEVELS}, u uniform in [0, 1). "
-        f"Accuracy: LogisticRegression on the scaled components of the first "
+        f"{arguments.n_draws} draws; {arguments.n_components} components, hidden layers "
+        f"({hidden}), init={arguments.init!r}, noise_variance={arguments.noise_variance!r}, at "
+        f"most {arguments.max_iter} epochs, the rest by default. Binary pixels: one fixed draw "
+        f"with probability pixel / 255. Grey pixels: (pixel + u) / {GREY_LEVELS}, u uniform in "
+        f"[0, 1). Accuracy: LogisticRegression on the scaled components of the first "
         f"{N_CLASSIFIER_ROWS:,} training rows. torch {torch.__version__}, device {device}, "
         f"{os.cpu_count()} cores ({platform.machine()})."
     )

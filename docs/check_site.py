@@ -65,12 +65,15 @@ SCRIPT = r"""
   const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
   const behind = (element) => {
     const layers = [];
-    for (let e = element; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+    for (let e = element; e; e = e.parentElement) {
+      layers.push(parse(getComputedStyle(e).backgroundColor));
+    }
     return layers.reverse().reduce((below, top) => over(top, below), [1, 1, 1]);
   };
   const least = { contrast: 21, text: "" };
   const main = document.querySelector("main article") ?? document.body;
-  for (const element of main.querySelectorAll("p, li, td, th, h1, h2, h3, dt, dd, a, code, pre, pre span")) {
+  const text = "p, li, td, th, h1, h2, h3, dt, dd, a, code, pre, pre span";
+  for (const element of main.querySelectorAll(text)) {
     const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!own || element.closest(".headerlink, .copybtn, mjx-container")) continue;
     const box = element.getBoundingClientRect();
@@ -81,7 +84,8 @@ SCRIPT = r"""
     const contrast = (a + 0.05) / (b + 0.05);
     if (contrast < least.contrast) {
       least.contrast = contrast;
-      least.text = `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 40)}`;
+      const words = element.textContent.trim().slice(0, 40);
+      least.text = `${element.tagName}.${element.className}: ${words}`;
     }
   }
   return least;
@@ -92,10 +96,13 @@ SCRIPT = r"""
 OVERFLOW = r"""
 () => {
   const width = document.documentElement.clientWidth;
+  // A table or a block of code may scroll by itself; not so the text as a whole.
   const scrolls = (e) =>
-    e && (/(auto|scroll)/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+    e && !e.matches("article, main, body") &&
+    (/(auto|scroll)/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   const isOut = (box) => box.width > 0 && box.right > width + 1;
-  const said = (e) => `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().slice(0, 40)}`;
+  const said = (e) =>
+    `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().slice(0, 40)}`;
   const found = [];
   const main = document.querySelector("main");
   const nodes = document.createTreeWalker(main, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
@@ -119,7 +126,7 @@ FORMULAS = r"""
 async () => {
   const found = document.querySelectorAll("span.math, div.math").length;
   if (!found) return [0, 0, 0];
-  await MathJax.startup.promise;
+  await window.MathJax?.startup?.promise; // none where MathJax was not loaded
   await document.fonts.ready;
   const set = [...document.querySelectorAll("mjx-container")];
   const visible = set.filter((e) => e.getBoundingClientRect().width > 1);
@@ -249,10 +256,11 @@ class Visit:
             self.faults.append(f"{n_found} formulas, {n_set} are set, {n_wrong} with an error")
         self._check_contrast("light")
         if pictures:
-            tab.screenshot(path=pictures / f"{Path(name).stem}-desktop.png", full_page=False)
+            tab.screenshot(path=pictures / f"{Path(name).stem}-desktop.png")
         self._set_theme("dark")
         self._check_contrast("dark")
         if pictures:
+            tab.wait_for_timeout(500)  # colours take a moment to change
             tab.screenshot(path=pictures / f"{Path(name).stem}-dark.png")
         self._set_theme("light")
         tab.set_viewport_size(PHONE)

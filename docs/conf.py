@@ -98,6 +98,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skvae"
 html_static_path = ["_static"]
 html_css_files = ["skvae.css"]
+html_domain_indices = False
 html_show_sourcelink = False
 html_copy_source = False
 html_favicon = "_static/favicon.svg"
