@@ -43,14 +43,17 @@ def documents(burst):
 # What is found of the shares
 # ---------------------------
 # From the features of every model a linear regression is to tell the shares of the topics, of
-# held-out documents. Five components for all: four tell the shares of five topics, one the length.
+# held-out documents. Five components for all: four tell the shares of five topics, one the length
+# of a document, which the VAEs are told apart: with ``exposure="total"`` rates are relative to it.
 
 models = {
     "LatentDirichletAllocation": LatentDirichletAllocation(n_topics, random_state=0),
     "VAE, negative binomial": VAETransformer(
-        n_topics, likelihood="negative_binomial", random_state=0
+        n_topics, likelihood="negative_binomial", exposure="total", random_state=0
     ),
-    "VAE, Poisson": VAETransformer(n_topics, likelihood="poisson", random_state=0),
+    "VAE, Poisson": VAETransformer(
+        n_topics, likelihood="poisson", exposure="total", random_state=0
+    ),
     "TruncatedSVD": TruncatedSVD(n_topics, random_state=0),
 }
 bursts = [0.0, 0.5, 2.0]
