@@ -82,8 +82,8 @@ _LEAST_LEFT = 1e-2
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
-# Draws for p(c|x) where it only weights the labels of a mixture.
-_N_DRAWS_LABELS = 32
+#: Draws for p(c|x) where it only weights the labels of a mixture.
+N_DRAWS_LABELS = 32
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -718,7 +718,7 @@ class BaseVAE(
         """Of q(z|x), or of the mixture where labels are unknown."""
         model, x, c = self._enter(X, values)
         if c is None:
-            return self._mixture(model, x, _N_DRAWS_LABELS)[0]
+            return self._mixture(model, x, N_DRAWS_LABELS)[0]
         return inference.means(model, x, c)
 
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
@@ -864,7 +864,7 @@ class BaseVAE(
         return to_tensor(Z)
 
     def _posterior_of(self, X: Any, values: Any) -> PosteriorMoments:
-        mean, std = self._posterior(X, values, _N_DRAWS_LABELS)
+        mean, std = self._posterior(X, values, N_DRAWS_LABELS)
         return PosteriorMoments(self._output(mean, X), self._output(std, X))
 
     def _elbo_of(self, X: Any, values: Any, n_draws: int) -> BoundTerms:
@@ -874,11 +874,11 @@ class BaseVAE(
         return BoundTerms(*(self._output(part, X) for part in parts))
 
     def _marginal_kl_of(self, X: Any, values: Any, n_draws: int) -> float:
-        loc, scale = self._posterior(X, values, _N_DRAWS_LABELS)
+        loc, scale = self._posterior(X, values, N_DRAWS_LABELS)
         n_draws = self._check_count(n_draws)
         generator = torch.Generator("cpu").manual_seed(0)
         rows = torch.randint(len(loc), (n_draws,), generator=generator, device="cpu")
-        noise = _fixed_normals(n_draws, loc.shape[1]).to(loc)
+        noise = fixed_normals(n_draws, loc.shape[1]).to(loc)
         return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))
 
     def _check_count(self, n: int) -> int:
@@ -1020,7 +1020,7 @@ def _integer(random: np.random.RandomState) -> int:
     return int(random.randint(np.iinfo(np.int32).max))
 
 
-def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
+def fixed_normals(n_draws: int, n_components: int) -> Tensor:
     """(S, Z) standard normals, the same in every call: scrambled Sobol points.
 
     Owen, Randomly permuted (t,m,s)-nets, 1995. They fill the space more evenly than
@@ -1031,7 +1031,7 @@ def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
 
 def _noise(model: VAE, n_draws: int) -> Tensor:
     """The same in the dtype and on the device of a model."""
-    return _fixed_normals(n_draws, model.architecture.n_components).to(model.encoder.linear.weight)
+    return fixed_normals(n_draws, model.architecture.n_components).to(model.encoder.linear.weight)
 
 
 @lru_cache(maxsize=8)

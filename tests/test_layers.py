@@ -42,6 +42,7 @@ LAYERS = {
     "_conditional": 3,
     "model_selection": 4,
     "impute": 4,
+    "onnx": 4,
     "plotting": 4,  # a folder has one layer
 }
 
