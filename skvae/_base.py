@@ -25,7 +25,7 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -37,7 +37,7 @@ from skvae._columns import Columns, Encoded
 from skvae._conditions import Conditions, Number
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
-from skvae._fitted import Fitted, moved, unmapped
+from skvae._fitted import Fitted, moved
 from skvae._fitting import Job, Request, fit_together
 from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
@@ -56,6 +56,7 @@ from skvae._sklearn import (
     to_numpy,
     to_tensor,
 )
+from skvae._state import damaged, opened, sealed
 from skvae._support import check_known, check_support
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
@@ -68,7 +69,6 @@ from skvae._vae import (
     observed,
     seen_values,
 )
-from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
@@ -451,7 +451,6 @@ class BaseVAE(
     def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
         """What was trained, and how much each component tells."""
         self._fitted = fitted
-        self._version = __version__
         self._n_features_out = fitted.model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(_DTYPES[fitted.dtype]), job.request.like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
@@ -926,35 +925,52 @@ class BaseVAE(
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
             for name in ("kl_per_component_", "noise_variance_"):
-                if isinstance(state.get(name), Tensor):
-                    state[name] = state[name].detach().cpu().numpy()
-        return state
+                if name in state:
+                    state[name] = to_numpy(state[name])
+        return sealed(self, state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = unmapped(state)
+        state = opened(self, state)
+        is_fitted = "_fitted" in state
         plain = state.pop("_fitted", None)
         super().__setstate__(state)
-        if plain is None:
+        if not is_fitted:
             return
-        saved = state.get("_version")
-        if saved != __version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__,
-                    current_sklearn_version=f"(skvae) {__version__}",
-                    original_sklearn_version=f"(skvae) {saved}",
-                ),
-                stacklevel=2,
-            )
+        try:
+            self._fitted = Fitted.from_plain(plain, self._device_here())
+            self._check_loaded()
+        except UserWarning:  # that of the device, where warnings are errors
+            raise
+        except Exception as error:  # whatever a state that lies leads to
+            raise damaged(self, f"{type(error).__name__}: {error}") from error
+
+    def _device_here(self) -> torch.device:
+        """That of the fit, or where there is none such the CPU."""
         device = torch.device(self.device_)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             warnings.warn(
                 f"{type(self).__name__} was fitted on {self.device_}, and there is no such device "
                 "here: it is loaded on the CPU.",
-                stacklevel=2,
+                stacklevel=3,
             )
             device, self.device_ = torch.device("cpu"), "cpu"
-        self._fitted = Fitted.from_plain(plain, device)
+        return device
+
+    def _check_loaded(self) -> None:
+        """What stands beside `_fitted` fits it."""
+        columns, conditions = self._fitted.columns, self._fitted.conditions
+        n_components = self._fitted.model.architecture.n_components
+        n_beside = len(conditions.columns) if getattr(self, "_source", "") == "columns" else 0
+        shapes = {"kl_per_component_": (n_components,)}
+        if hasattr(self, "noise_variance_"):
+            shapes["noise_variance_"] = (len(columns.families),)
+        if (
+            self.n_features_in_ != len(columns.families) + n_beside
+            or len(getattr(self, "feature_names_in_", ())) not in (0, self.n_features_in_)
+            or self._n_features_out != n_components
+            or any(np.shape(getattr(self, name)) != shape for name, shape in shapes.items())
+        ):
+            raise ValueError("its attributes are not those of its network")
 
     # scikit-learn takes every argument that is not called X for metadata.
     __metadata_request__inverse_transform: ClassVar = {
@@ -1008,7 +1024,7 @@ def _completed(x: Tensor, other: Tensor) -> Tensor:
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
     """What `_conclude` has set."""
-    names = ("_fitted", "_version", "_n_features_out", "_source")
+    names = ("_fitted", "_n_features_out", "_source")
     return {
         name: value
         for name, value in vars(estimator).items()

@@ -34,6 +34,7 @@ LAYERS = {
     "_docs": 3,
     "_version": 3,
     "_fitted": 3,
+    "_state": 3,
     "_fitting": 3,
     "_epochs": 3,
     "_desk": 3,
