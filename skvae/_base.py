@@ -53,6 +53,7 @@ from skvae._sklearn import (
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    is_dispatched,
     to_numpy,
     to_tensor,
 )
@@ -610,7 +611,7 @@ class BaseVAE(
                     valid,
                 )
             return valid, table
-        if not hasattr(X, "columns"):
+        if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
         check_names_differ(X)
         check_feature_names(self, X, reset=reset)
@@ -618,9 +619,10 @@ class BaseVAE(
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
         table = self._table(X, reset, method, modelled)
-        return self._checked(
-            table.encode(X, self.handle_unknown), reset=reset, method=method
-        ), table
+        encoded = table.encode(X, self.handle_unknown)
+        if is_dispatched(X):
+            encoded = from_tensor(torch.from_numpy(encoded), X)
+        return self._checked(encoded, reset=reset, method=method), table
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
