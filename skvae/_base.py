@@ -26,7 +26,7 @@ from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -37,7 +37,7 @@ from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
-from skvae._fitted import Fitted, moved, unmapped
+from skvae._fitted import Fitted, moved
 from skvae._fitting import Job, Request, fit_together, fits
 from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
@@ -54,11 +54,13 @@ from skvae._sklearn import (
     check_same_namespace,
     float_dtypes,
     from_tensor,
+    is_dispatched,
     is_mapped,
     to_numpy,
     to_rows,
     to_tensor,
 )
+from skvae._state import damaged, opened, sealed
 from skvae._support import check_known, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
@@ -71,7 +73,6 @@ from skvae._vae import (
     observed,
     seen_values,
 )
-from skvae._version import __version__
 
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
@@ -85,8 +86,8 @@ _LEAST_LEFT = 1e-2
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
-# Draws for p(c|x) where it only weights the labels of a mixture.
-_N_DRAWS_LABELS = 32
+#: Draws for p(c|x) where it only weights the labels of a mixture.
+N_DRAWS_LABELS = 32
 
 # What fills missing cells has nothing to say of sparse rows, which have none.
 _METHODS_OF_HOLES = ("impute", "sample_missing")
@@ -481,7 +482,6 @@ class BaseVAE(
     def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
         """What was trained, and how much each component tells."""
         self._fitted = fitted
-        self._version = __version__
         self._n_features_out = fitted.model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(_DTYPES[fitted.dtype]), job.request.like)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
@@ -652,7 +652,7 @@ class BaseVAE(
                     valid,
                 )
             return valid, table
-        if not hasattr(X, "columns"):
+        if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
         check_names_differ(X)
         check_feature_names(self, X, reset=reset)
@@ -660,9 +660,10 @@ class BaseVAE(
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
         table = self._table(X, reset, method, modelled)
-        return self._checked(
-            table.encode(X, self.handle_unknown), reset=reset, method=method
-        ), table
+        encoded = table.encode(X, self.handle_unknown)
+        if is_dispatched(X):
+            encoded = from_tensor(torch.from_numpy(encoded), X)
+        return self._checked(encoded, reset=reset, method=method), table
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
@@ -770,7 +771,7 @@ class BaseVAE(
         """Of q(z|x), or of the mixture where labels are unknown."""
         model, x, c = self._enter(X, values)
         if c is None:
-            return self._mixture(model, x, _N_DRAWS_LABELS)[0]
+            return self._mixture(model, x, N_DRAWS_LABELS)[0]
         return inference.means(model, x, c)
 
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
@@ -918,7 +919,7 @@ class BaseVAE(
         return to_tensor(Z)
 
     def _posterior_of(self, X: Any, values: Any) -> PosteriorMoments:
-        mean, std = self._posterior(X, values, _N_DRAWS_LABELS)
+        mean, std = self._posterior(X, values, N_DRAWS_LABELS)
         return PosteriorMoments(self._output(mean, X), self._output(std, X))
 
     def _elbo_of(self, X: Any, values: Any, n_draws: int) -> BoundTerms:
@@ -928,11 +929,11 @@ class BaseVAE(
         return BoundTerms(*(self._output(part, X) for part in parts))
 
     def _marginal_kl_of(self, X: Any, values: Any, n_draws: int) -> float:
-        loc, scale = self._posterior(X, values, _N_DRAWS_LABELS)
+        loc, scale = self._posterior(X, values, N_DRAWS_LABELS)
         n_draws = self._check_count(n_draws)
         generator = torch.Generator("cpu").manual_seed(0)
         rows = torch.randint(len(loc), (n_draws,), generator=generator, device="cpu")
-        noise = _fixed_normals(n_draws, loc.shape[1]).to(loc)
+        noise = fixed_normals(n_draws, loc.shape[1]).to(loc)
         return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))
 
     def _check_count(self, n: int) -> int:
@@ -980,35 +981,52 @@ class BaseVAE(
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
             for name in ("kl_per_component_", "noise_variance_"):
-                if isinstance(state.get(name), Tensor):
-                    state[name] = state[name].detach().cpu().numpy()
-        return state
+                if name in state:
+                    state[name] = to_numpy(state[name])
+        return sealed(self, state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = unmapped(state)
+        state = opened(self, state)
+        is_fitted = "_fitted" in state
         plain = state.pop("_fitted", None)
         super().__setstate__(state)
-        if plain is None:
+        if not is_fitted:
             return
-        saved = state.get("_version")
-        if saved != __version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__,
-                    current_sklearn_version=f"(skvae) {__version__}",
-                    original_sklearn_version=f"(skvae) {saved}",
-                ),
-                stacklevel=2,
-            )
+        try:
+            self._fitted = Fitted.from_plain(plain, self._device_here())
+            self._check_loaded()
+        except UserWarning:  # that of the device, where warnings are errors
+            raise
+        except Exception as error:  # whatever a state that lies leads to
+            raise damaged(self, f"{type(error).__name__}: {error}") from error
+
+    def _device_here(self) -> torch.device:
+        """That of the fit, or where there is none such the CPU."""
         device = torch.device(self.device_)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             warnings.warn(
                 f"{type(self).__name__} was fitted on {self.device_}, and there is no such device "
                 "here: it is loaded on the CPU.",
-                stacklevel=2,
+                stacklevel=3,
             )
             device, self.device_ = torch.device("cpu"), "cpu"
-        self._fitted = Fitted.from_plain(plain, device)
+        return device
+
+    def _check_loaded(self) -> None:
+        """What stands beside `_fitted` fits it."""
+        columns, conditions = self._fitted.columns, self._fitted.conditions
+        n_components = self._fitted.model.architecture.n_components
+        n_beside = len(conditions.columns) if getattr(self, "_source", "") == "columns" else 0
+        shapes = {"kl_per_component_": (n_components,)}
+        if hasattr(self, "noise_variance_"):
+            shapes["noise_variance_"] = (len(columns.families),)
+        if (
+            self.n_features_in_ != len(columns.families) + n_beside
+            or len(getattr(self, "feature_names_in_", ())) not in (0, self.n_features_in_)
+            or self._n_features_out != n_components
+            or any(np.shape(getattr(self, name)) != shape for name, shape in shapes.items())
+        ):
+            raise ValueError("its attributes are not those of its network")
 
     # scikit-learn takes every argument that is not called X for metadata.
     __metadata_request__inverse_transform: ClassVar = {
@@ -1072,7 +1090,7 @@ def _completed(x: Tensor, other: Tensor) -> Tensor:
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
     """What `_conclude` has set."""
-    names = ("_fitted", "_version", "_n_features_out", "_source")
+    names = ("_fitted", "_n_features_out", "_source")
     return {
         name: value
         for name, value in vars(estimator).items()
@@ -1084,7 +1102,7 @@ def _integer(random: np.random.RandomState) -> int:
     return int(random.randint(np.iinfo(np.int32).max))
 
 
-def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
+def fixed_normals(n_draws: int, n_components: int) -> Tensor:
     """(S, Z) standard normals, the same in every call: scrambled Sobol points.
 
     Owen, Randomly permuted (t,m,s)-nets, 1995. They fill the space more evenly than
@@ -1095,7 +1113,7 @@ def _fixed_normals(n_draws: int, n_components: int) -> Tensor:
 
 def _noise(model: VAE, n_draws: int) -> Tensor:
     """The same in the dtype and on the device of a model."""
-    return _fixed_normals(n_draws, model.architecture.n_components).to(model.encoder.linear.weight)
+    return fixed_normals(n_draws, model.architecture.n_components).to(model.encoder.linear.weight)
 
 
 @lru_cache(maxsize=8)

@@ -193,6 +193,10 @@ class Columns:
         """The columns that are read so, in the model's order."""
         return [i for i in self._order if self._readings[i] in readings]
 
+    def positions(self, *readings: str) -> list[int]:
+        """The columns of X that vary and are read so, in the model's order; by default all."""
+        return self._at(*readings or _ORDER)
+
     @property
     def _is_all(self) -> bool:
         """Whether the model sees all columns, each as one, in their own order."""
@@ -276,19 +280,28 @@ class Columns:
     def _standardiser(self, x: Rows) -> Callable[[Tensor, Tensor | None], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
-        largest = max(shift.abs().max().item(), scale.max().item(), 1 / scale.min().item())
-        is_measured = any(reading in _MEASURES for reading in self._readings)
-        if x.dtype != torch.float32 or largest > _SAFE_IN_FLOAT32 or is_measured:
+        steps = self.float32_steps()
+        if x.dtype != torch.float32 or steps is None:
 
             def standardise(rows: Tensor, exposure: Tensor | None) -> Tensor:
                 return (_measured(rows.double(), self._readings, exposure) - shift).div_(scale)
 
             return standardise
+        high, low, factor = (step.to(x.device) for step in steps)
+        return lambda rows, _: (rows - high).sub_(low).mul_(factor)
+
+    def float32_steps(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """high, low and factor, (D,) in float32: rows of it are (x - high - low) * factor.
+
+        None where float32 would overflow, or logarithms are taken.
+        """
+        largest = max(self.shift.abs().max(), self.scale.max(), 1 / self.scale.min())
+        if largest > _SAFE_IN_FLOAT32 or any(reading in _MEASURES for reading in self._readings):
+            return None
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
-        high = shift.float()
-        low, factor = (shift - high).float(), (1 / scale).float()
-        return lambda rows, _: (rows - high).sub_(low).mul_(factor)
+        high = self.shift.float()
+        return high, (self.shift - high).float(), (1 / self.scale).float()
 
     def _chooser(self) -> Callable[[Tensor, Tensor], Tensor]:
         """From rows of X, and the same standardised, to rows of the model."""

@@ -25,8 +25,9 @@ from skvae._frames import as_array
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
+    columns_at,
     fit_context,
-    from_tensor,
+    is_dispatched,
     to_numpy,
     to_tensor,
     with_callbacks,
@@ -618,7 +619,7 @@ class ConditionalVAE(BaseVAE):
                 "itself, with condition=; or make X dense: X.toarray()."
             )
         check_feature_names(self, X, reset=reset)
-        table = X if hasattr(X, "columns") else as_array(X)
+        table = X if hasattr(X, "columns") or is_dispatched(X) else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:
             raise ValueError(
                 f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
@@ -637,7 +638,7 @@ class ConditionalVAE(BaseVAE):
             rest = table[[names[i] for i in others]]
         else:
             picked = [(f"x{i}", table[:, i]) for i in positions]
-            rest = table[:, others]
+            rest = columns_at(table, others)
         values = [(name, read_condition(column)[0][1]) for name, column in picked]
         if self._is_plain(reset):
             return self._checked(rest, reset=reset, method=method), values, None
@@ -700,13 +701,18 @@ class ConditionalVAE(BaseVAE):
         if self._fitted.table is not None:
             beside = dict(zip(positions, condition, strict=True))
             return self._rows(x, like, is_mean=is_mean, beside=beside)
-        numeric = all(column.dtype.kind in "biuf" for column in condition)
-        decoded = to_numpy(x)
-        full = np.empty((len(decoded), self.n_features_in_), decoded.dtype if numeric else object)
-        full[:, _others(positions, self.n_features_in_)] = decoded
+        others, shape = _others(positions, self.n_features_in_), (len(x), self.n_features_in_)
+        if all(column.dtype.kind in "biuf" for column in condition):
+            full = x.new_empty(shape)
+            full[:, others] = x
+            for position, column in zip(positions, condition, strict=True):
+                full[:, position] = to_tensor(column).to(x)
+            return self._output(full, like)
+        table = np.empty(shape, object)
+        table[:, others] = to_numpy(x)
         for position, column in zip(positions, condition, strict=True):
-            full[:, position] = column
-        return full if not numeric else from_tensor(torch.from_numpy(full), self._like(like))
+            table[:, position] = column
+        return table
 
     def _condition_positions(self) -> list[int]:
         names = list(getattr(self, "feature_names_in_", ()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +14,10 @@ from torch import Tensor
 from skvae._adam import AdamState
 from skvae._columns import Columns
 from skvae._conditions import Conditions, Labels, Number
+from skvae._families import OF_NUMBERS
+from skvae._joint import named_columns
+from skvae._likelihoods import LIKELIHOODS
+from skvae._networks import ACTIVATIONS
 from skvae._tables import Table
 from skvae._vae import VAE, Architecture, from_state
 
@@ -52,27 +58,150 @@ class Fitted:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], device: torch.device) -> Fitted:
-        architecture = dict(plain["architecture"])
-        architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
-        if not isinstance(architecture["likelihood"], str):
-            architecture["likelihood"] = tuple(
-                (name, tuple(sizes)) for name, sizes in architecture["likelihood"]
-            )
-        # Copies: what is read from a memory map must not hang on its file.
-        conditions = unmapped(plain["conditions"])
-        conditions["columns"] = tuple(
-            (Labels if "categories" in column else Number)(**unmapped(column))
-            for column in conditions["columns"]
-        )
+        """Raises an exception of some kind where it is not what `to_plain` gives.
+
+        Every part is held to the others, so that what passes can be used: names, shapes,
+        dtypes, and ranges of numbers.
+        """
+        architecture = _architecture(plain["architecture"])
+        columns = _columns_from_plain(plain["columns"])
+        if (columns.likelihood, columns.n_features, columns.is_relative) != (
+            architecture.likelihood,
+            architecture.n_features,
+            architecture.has_exposure,
+        ):
+            raise ValueError("its columns are not those of its network")
+        table = None if plain["table"] is None else Table.from_plain(plain["table"])
+        if table is not None and (tuple(table.families), tuple(table.sizes)) != (
+            columns.families,
+            columns.sizes,
+        ):
+            raise ValueError("its table is not that of its columns")
+        conditions = _conditions(plain["conditions"], architecture.n_conditions)
+        if plain["dtype"] not in ("float32", "float64"):
+            raise ValueError(f"it has the dtype {plain['dtype']!r}")
+        design = dict(plain["design"])
+        _check_design(design, architecture, columns.families)
+        if (table is None) != (str(design["likelihood"]) in OF_NUMBERS):
+            raise ValueError("its table is not that of its likelihood")
+        shapes = {
+            name: tuple(t.shape)
+            for name, t in VAE(architecture, device="meta").state_dict().items()
+        }
+        weights = _arrays(plain["weights"], shapes)
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise ValueError("its weights are not finite")
+        laid_out = {"first": shapes, "second": shapes, "n_steps": {"n_steps": (1, 1)}}
+        if set(plain["optimizer"]) != set(laid_out):
+            raise ValueError(f"its optimizer has the parts {sorted(plain['optimizer'])}")
+        optimizer = {
+            part: _arrays(arrays, laid_out[part]) for part, arrays in plain["optimizer"].items()
+        }
         return cls(
-            from_state(Architecture(**architecture), _to_tensors(plain["weights"], device)),
-            _columns_from_plain(plain["columns"]),
-            Conditions(**conditions),
-            {name: _to_tensors(part, device) for name, part in plain["optimizer"].items()},
+            from_state(architecture, _to_tensors(weights, device)),
+            columns,
+            conditions,
+            {name: _to_tensors(part, device) for name, part in optimizer.items()},
             plain["dtype"],
-            plain["design"],
-            None if plain["table"] is None else Table.from_plain(plain["table"]),
+            design,
+            table,
         )
+
+
+def _architecture(plain: dict[str, Any]) -> Architecture:
+    likelihood = plain["likelihood"]
+    if not isinstance(likelihood, str):
+        likelihood = tuple((name, tuple(sizes)) for name, sizes in likelihood)
+    sizes = tuple(plain["hidden_layer_sizes"])
+    found = Architecture(**{**plain, "hidden_layer_sizes": sizes, "likelihood": likelihood})
+    names = [name for name, _ in named_columns(likelihood)]
+    is_right = (
+        _are_counts([found.n_features, found.n_conditions], 0)
+        and _are_counts([found.n_components, *sizes], 1)
+        and found.activation in ACTIVATIONS
+        and all(name in LIKELIHOODS for name in names)
+        and (found.noise in ("feature", "shared", "decoder") or 0 < float(found.noise) < math.inf)
+        and isinstance(found.sees_mask, bool)
+        and isinstance(found.has_exposure, bool)
+    )
+    if not is_right:
+        raise ValueError(f"there is no network that is {found}")
+    return found
+
+
+def _check_design(
+    design: dict[str, Any], architecture: Architecture, families: Sequence[str]
+) -> None:
+    """The parameters that a warm start may not change are those that made the network."""
+    likelihood = design["likelihood"]
+    if likelihood != "auto" and list(families) != (
+        [likelihood] * len(families) if isinstance(likelihood, str) else likelihood
+    ):
+        raise ValueError("its likelihood is not that of its columns")
+    same = ("n_components", "hidden_layer_sizes", "activation")
+    expected = {name: getattr(architecture, name) for name in same}
+    expected |= {"noise_variance": architecture.noise, "likelihood": likelihood}
+    expected |= {"exposure": "total" if architecture.has_exposure else None}
+    if design != expected:
+        raise ValueError("its parameters are not those of its network")
+
+
+def _are_counts(values: Sequence[Any], least: int) -> bool:
+    return all(type(value) is int and value >= least for value in values)
+
+
+def _conditions(plain: dict[str, Any], n_columns: int) -> Conditions:
+    columns = tuple(
+        (Labels if "categories" in column else Number)(**column) for column in plain["columns"]
+    )
+    found = Conditions(**{**plain, "columns": columns})
+    labels = [column for column in columns if isinstance(column, Labels)]
+    numbers = [column for column in columns if isinstance(column, Number)]
+    is_right = (
+        found.n_columns == n_columns
+        and all(column.categories.ndim == 1 and len(column.categories) for column in labels)
+        and all(math.isfinite(column.mean) and 0 < column.scale < math.inf for column in numbers)
+    )
+    if numbers:
+        is_right = is_right and found.combinations is None
+    else:
+        n_combinations = len(found.codes)
+        checked = {"codes": found.codes}
+        _arrays(checked, {"codes": (n_combinations, len(labels))}, np.intp)
+        given = {"combinations": found.combinations, "log_prior": found.log_prior}
+        _arrays(
+            given,
+            {"combinations": (n_combinations, n_columns), "log_prior": (n_combinations,)},
+            np.float64,
+        )
+        sizes = [len(column.categories) for column in labels]
+        hot = [np.eye(size)[codes] for size, codes in zip(sizes, found.codes.T, strict=True)]
+        is_right = (
+            is_right
+            and bool((found.codes >= 0).all())
+            and np.array_equal(np.hstack([np.zeros((n_combinations, 0)), *hot]), found.combinations)
+            and math.isclose(np.exp(found.log_prior).sum(), 1.0)
+        )
+    if not is_right:
+        raise ValueError("its condition cannot be")
+    return found
+
+
+def _arrays(
+    given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], dtype: Any = np.float32
+) -> dict[str, np.ndarray]:
+    """Arrays of these names, in this order, shapes and dtype."""
+    if list(given) != list(shapes):
+        raise ValueError(f"its arrays are {list(given)} in place of {list(shapes)}")
+    for name, array in given.items():
+        if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (
+            np.dtype(dtype),
+            shapes[name],
+        ):
+            raise ValueError(
+                f"its array {name!r} is not one of shape {shapes[name]} in {np.dtype(dtype)}"
+            )
+    return dict(given)
 
 
 def moved(state: AdamState, device: torch.device) -> AdamState:
@@ -83,23 +212,31 @@ def moved(state: AdamState, device: torch.device) -> AdamState:
     }
 
 
-def unmapped(values: Any) -> dict[str, Any]:
-    """The same dict, its memory maps read into memory."""
-    return {
-        name: np.array(value) if isinstance(value, np.memmap) else value
-        for name, value in values.items()
-    }
-
-
 def _columns_to_plain(columns: Columns) -> dict[str, Any]:
     plain = _to_plain({name: getattr(columns, name) for name in _TENSORS})
     return {**plain, "families": list(columns.families), "sizes": list(columns.sizes)}
 
 
 def _columns_from_plain(plain: dict[str, Any]) -> Columns:
-    tensors = {name: plain[name] for name in _TENSORS}
     families, sizes = tuple(plain["families"]), tuple(plain["sizes"])
-    return Columns(**_to_tensors(tensors, torch.device("cpu")), families=families, sizes=sizes)
+    moments = {name: plain[name] for name in ("shift", "scale", "totals")}
+    shape = (len(families),)
+    shapes = {"shift": shape, "scale": shape, "totals": np.shape(moments["totals"])[:1]}
+    _arrays(moments, shapes, np.float64)
+    varies = _arrays({"varies": plain["varies"]}, {"varies": shape}, np.bool_)
+    is_right = (
+        all(name in LIKELIHOODS for name in families)
+        and len(sizes) == len(families)
+        and _are_counts(sizes, 1)
+        and all(name == "categorical" or n == 1 for name, n in zip(families, sizes, strict=True))
+        and all(np.isfinite(array).all() for array in moments.values())
+        and (moments["scale"] > 0).all()
+        and (moments["totals"] >= 0).all()
+    )
+    if not is_right:
+        raise ValueError("its columns cannot be")
+    tensors = _to_tensors(moments | varies, torch.device("cpu"))
+    return Columns(**tensors, families=families, sizes=sizes)
 
 
 def _to_plain(tensors: Any) -> dict[str, np.ndarray]:

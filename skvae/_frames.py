@@ -10,7 +10,8 @@ import numpy as np
 
 from skvae._conditions import is_missing, listed, narrowed, plain
 
-_LIBRARIES = ("pandas", "polars")
+#: Those whose DataFrames are read, and written.
+LIBRARIES = ("pandas", "polars")
 
 # How the names of dtypes begin, of numpy, pandas and polars alike.
 _KINDS = {
@@ -142,7 +143,7 @@ def _is_number(value: Any) -> bool:
 def library_of(X: Any) -> str:
     """The library of a DataFrame; "" for all else."""
     name = type(X).__module__.partition(".")[0]
-    return name if name in _LIBRARIES and hasattr(X, "columns") else ""
+    return name if name in LIBRARIES and hasattr(X, "columns") else ""
 
 
 def frame_of(library: str, columns: Sequence[Cells]) -> Any:

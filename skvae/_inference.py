@@ -21,8 +21,8 @@ from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 # GPU enough to keep it busy.
 _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 
-# Of the proposal for rows with missing cells.
-_N_ADAPTATIONS = 2
+#: Of the proposal for rows with missing cells.
+N_ADAPTATIONS = 2
 _N_DRAWS_ADAPTING = 128
 
 
@@ -141,7 +141,7 @@ def _proposal(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> 
     if mask is None or bool(mask.all()):
         return q
     is_complete = mask.bool().all(-1, keepdim=True)
-    for _ in range(_N_ADAPTATIONS):
+    for _ in range(N_ADAPTATIONS):
         z, shares = _shares(model, q, x, c, noise[:_N_DRAWS_ADAPTING])
         shares = shares[:, None, :, None]
         loc = (shares * z).sum(0)

@@ -35,8 +35,8 @@ OVERDISPERSION_FLOOR = 1e-4
 DEGREES_RANGE = (2.1, 1000.0)
 _DEGREES_START = 10.0
 
-# exp(30) in units of the column's variance, or counts: far beyond any data, far below overflow.
-_LOG_CEILING = 30.0
+#: exp(30) in units of the column's variance, or counts: far beyond any data, far below overflow.
+LOG_CEILING = 30.0
 
 # The least mean of a count, and share of a bit or category, at which a start begins; and the
 # most that a count's variance may exceed its mean there, over the mean squared.
@@ -322,7 +322,7 @@ class Poisson(Likelihood):
 
     @property
     def mean(self) -> Tensor:
-        return self.log_rate.clamp(max=_LOG_CEILING).exp()
+        return self.log_rate.clamp(max=LOG_CEILING).exp()
 
     @property
     def variance(self) -> Tensor:
@@ -382,7 +382,7 @@ class NegativeBinomial(Likelihood):
 
     @property
     def mean(self) -> Tensor:
-        return self.log_mean.clamp(max=_LOG_CEILING).exp()
+        return self.log_mean.clamp(max=LOG_CEILING).exp()
 
     @property
     def variance(self) -> Tensor:
@@ -483,7 +483,7 @@ def _layout(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
 
 def _above(floor: float, raw: Tensor) -> Tensor:
     """floor + exp(raw): unlike with a clamp, the gradient never dies."""
-    return raw.clamp(max=_LOG_CEILING).exp() + floor
+    return raw.clamp(max=LOG_CEILING).exp() + floor
 
 
 def _raw_above(floor: float, value: Tensor) -> Tensor:

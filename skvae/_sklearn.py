@@ -6,6 +6,7 @@ Arrays of any namespace to tensors and back, and the names its own estimators us
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,12 @@ __all__ = [
     "check_same_namespace",
     "checked_cv",
     "column_indices",
+    "columns_at",
     "feature_names_in",
     "fit_context",
     "float_dtypes",
     "from_tensor",
+    "is_dispatched",
     "is_mapped",
     "to_numpy",
     "to_rows",
@@ -57,6 +60,19 @@ def float_dtypes(X: Any) -> list[Any]:
     """The dtypes that ``validate_data`` keeps; all others become the first."""
     xp, _ = get_namespace(X)
     return [xp.float64, xp.float32]
+
+
+def is_dispatched(X: Any) -> bool:
+    """Whether X is an array whose own functions are used: ``array_api_dispatch``."""
+    return not hasattr(X, "columns") and bool(get_namespace(X)[1])
+
+
+def columns_at(X: Any, positions: Sequence[int]) -> Any:
+    """Columns of an array of any namespace, where it is."""
+    xp, is_array_api, device = get_namespace_and_device(X)
+    if not is_array_api:
+        return X[:, list(positions)]
+    return xp.take(X, xp.asarray(list(positions), device=device), axis=1)
 
 
 def to_tensor(X: Any) -> Tensor:

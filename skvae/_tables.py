@@ -6,7 +6,7 @@ Axes: ``N`` rows, ``D`` columns of X that are modelled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from skvae._conditions import listed
 from skvae._families import families_of
 from skvae._frames import (
+    LIBRARIES,
     Cells,
     categories_of,
     frame_of,
@@ -156,15 +157,18 @@ class Table:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Table:
-        columns = (Column(**column) for column in plain["columns"])
-        # Copies: what is read from a memory map must not hang on its file.
-        copied = (
-            column
-            if column.categories is None
-            else replace(column, categories=np.array(column.categories))
-            for column in columns
-        )
-        return cls(tuple(copied), plain["library"])
+        """Raises ValueError where it is not what `to_plain` gives."""
+        columns = tuple(Column(**column) for column in plain["columns"])
+        for column in columns:
+            categories = column.categories
+            if column.family:
+                kind_of(column.name, column.dtype)
+            is_list = isinstance(categories, np.ndarray) and categories.ndim == 1
+            if not isinstance(column.dtype, str) or not (is_list or categories is None):
+                raise ValueError(f"its column {column.name!r} cannot be")
+        if plain["library"] not in ("", *LIBRARIES):
+            raise ValueError(f"it has DataFrames of {plain['library']!r}")
+        return cls(columns, plain["library"])
 
 
 def _range(dtype: str) -> tuple[int, int]:

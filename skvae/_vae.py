@@ -22,9 +22,9 @@ from skvae._linear_start import LinearModel
 from skvae._networks import Perceptron
 from skvae._rows import Chosen, Rows, mean_rows
 
-# Wide enough for any posterior (the variance floor of the likelihood holds it above
-# exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
-_LOG_SCALE_RANGE = (-14.0, 7.0)
+#: Wide enough for any posterior (the variance floor of the likelihood holds it above
+#: exp(-11) for up to a thousand columns), narrow enough that nothing overflows.
+LOG_SCALE_RANGE = (-14.0, 7.0)
 
 # The decoder's outputs start near the column means: a random start begins at the
 # model that explains nothing rather than at one that is wrong.
@@ -119,7 +119,7 @@ class Posterior(NamedTuple):
     def of(cls, encoded: Tensor) -> Posterior:
         """From the encoder's outputs, (K, B, 2, Z)."""
         loc, log_scale = encoded.unbind(2)
-        return cls(loc, log_scale.clamp(*_LOG_SCALE_RANGE))
+        return cls(loc, log_scale.clamp(*LOG_SCALE_RANGE))
 
     def rsample(self, noise: Tensor) -> Tensor:
         """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skvae._base import BaseVAE
 from skvae._frames import is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
+from skvae._state import opened, sealed
 from skvae._transformer import VAETransformer
 
 __all__ = ["VAEImputer"]
@@ -179,6 +180,12 @@ class VAEImputer(TransformerMixin, BaseEstimator):
         if self.indicator_ is None:
             return names
         return np.concatenate([names, self.indicator_.get_feature_names_out(names)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return sealed(self, dict(super().__getstate__()))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(opened(self, state))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -35,6 +35,7 @@ LAYERS = {
     "_docs": 3,
     "_version": 3,
     "_fitted": 3,
+    "_state": 3,
     "_fitting": 3,
     "_epochs": 3,
     "_desk": 3,
@@ -43,6 +44,7 @@ LAYERS = {
     "_conditional": 3,
     "model_selection": 4,
     "impute": 4,
+    "onnx": 4,
     "plotting": 4,  # a folder has one layer
 }
 
