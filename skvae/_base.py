@@ -35,6 +35,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
+from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved, unmapped
@@ -116,7 +117,11 @@ class BoundTerms(NamedTuple):
 
 
 class BaseVAE(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    LinksToDocs,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """What the two estimators share. A condition is a pair of arrays or nothing.
 
