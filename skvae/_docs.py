@@ -14,7 +14,7 @@ def site() -> str:
     except PackageNotFoundError:  # imported from a folder, and not installed
         return ""
     addresses = dict(line.split(", ", 1) for line in declared)
-    return addresses.get("Documentation", "").rstrip("/")
+    return str(addresses.get("Documentation", "")).rstrip("/")
 
 
 class LinksToDocs:
