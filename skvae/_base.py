@@ -35,11 +35,18 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
+from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
 from skvae._fitted import Fitted, moved
 from skvae._fitting import Job, Request, fit_together, fits
-from skvae._frames import as_array, check_names_differ, is_numeric, read_columns
+from skvae._frames import (
+    as_array,
+    check_names_differ,
+    first_string,
+    is_numeric,
+    read_columns,
+)
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
 from skvae._networks import ACTIVATIONS
@@ -111,7 +118,11 @@ class BoundTerms(NamedTuple):
 
 
 class BaseVAE(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    LinksToDocs,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """What the two estimators share. A condition is a pair of arrays or nothing.
 
@@ -530,8 +541,14 @@ class BaseVAE(
         is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
             remedy = "raise max_iter"
-            if best.model.architecture.likelihood != "bernoulli":
-                remedy += ", use init='factor_analysis' or noise_variance='feature'"
+            a = best.model.architecture
+            other = []  # what is not so already
+            if self.init in ("pca", "random") and a.likelihood != "bernoulli":
+                other.append("init='factor_analysis'")
+            if a.noise != "feature":
+                other.append("noise_variance='feature'")
+            if other:
+                remedy += f", use {' or '.join(other)}"
             yield (
                 f"all {self.n_components} components collapsed: none tells more than "
                 f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
@@ -610,18 +627,42 @@ class BaseVAE(
 
         Or as sparse rows, which have all their cells.
         """
-        X = validate_data(
-            self,
-            X,
-            accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
-            dtype=float_dtypes(X),
-            reset=reset,
-            ensure_min_samples=2 if reset else 1,
-            ensure_all_finite=True if issparse(X) else "allow-nan",
-        )
+        with self._places_strings(X):
+            X = validate_data(
+                self,
+                X,
+                accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
+                dtype=float_dtypes(X),
+                reset=reset,
+                ensure_min_samples=2 if reset else 1,
+                ensure_all_finite=True if issparse(X) else "allow-nan",
+            )
         if not reset and not issparse(X):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
+
+    @contextlib.contextmanager
+    def _places_strings(self, X: Any) -> Iterator[None]:
+        """Say of a string that is no number where it stands, and what takes strings.
+
+        X has the columns that are modelled.
+        """
+        try:
+            yield
+        except ValueError as error:
+            found = first_string(X) if str(error).startswith("could not convert string") else None
+            if found is None:
+                raise
+            row, column, value = found
+            names = getattr(self, "feature_names_in_", None)
+            position = self._position_in_X(column)
+            called = position if names is None else str(names[position])
+            raise ValueError(
+                f"could not convert string to float: {self._place(row, column)} is {value!r}, and "
+                f"likelihood={self.likelihood!r} is of numbers. Columns of strings are categories: "
+                "use likelihood='auto', or name the likelihood of each column, for instance "
+                f"likelihood={{'categorical': [{called!r}], 'remainder': 'gaussian'}}."
+            ) from error
 
     def _is_plain(self, reset: bool) -> bool:
         """Whether X is numbers of one likelihood, and is not read column by column."""
@@ -667,14 +708,15 @@ class BaseVAE(
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
-        X = check_array(
-            X,
-            dtype=float_dtypes(X),
-            estimator=self,
-            input_name="X",
-            ensure_min_samples=2 if reset else 1,
-            ensure_all_finite="allow-nan",
-        )
+        with self._places_strings(X):
+            X = check_array(
+                X,
+                dtype=float_dtypes(X),
+                estimator=self,
+                input_name="X",
+                ensure_min_samples=2 if reset else 1,
+                ensure_all_finite="allow-nan",
+            )
         if not reset:
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
@@ -890,7 +932,10 @@ class BaseVAE(
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
         generator = self._generator(random_state)
         model, x, c = self._enter(X, values)
-        noise, columns = _noise(model, self._check_count(n_importance)), self._fitted.columns
+        noise, columns = (
+            _noise(model, self._check_count(n_importance, "n_importance")),
+            self._fitted.columns,
+        )
         n_draws = self._check_count(n_draws)
         if c is not None:
             draws = inference.resampled(model, x, c, noise, n_draws, generator)
@@ -936,11 +981,9 @@ class BaseVAE(
         noise = fixed_normals(n_draws, loc.shape[1]).to(loc)
         return inference.marginal_kl(loc, scale, noise, rows.to(loc.device))
 
-    def _check_count(self, n: int) -> int:
+    def _check_count(self, n: int, name: str = "n_draws") -> int:
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(
-                f"a number of draws or samples must be an integer of at least 1; got {n!r}."
-            )
+            raise ValueError(f"{name} must be an integer of at least 1; got {n!r}.")
         return int(n)
 
     def _like(self, like: Any) -> Any:

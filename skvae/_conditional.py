@@ -401,7 +401,7 @@ class ConditionalVAE(BaseVAE):
             it is a DataFrame.
         """
         check_is_fitted(self)
-        n_samples = self._check_count(n_samples)
+        n_samples = self._check_count(n_samples, "n_samples")
         values = None
         if condition is not None:
             values = read_condition(condition)

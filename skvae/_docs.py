@@ -1,4 +1,35 @@
-"""The parts of the two classes' documentation that are the same."""
+"""The parts of the two classes' documentation that are the same, and where its pages are."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
+
+
+@cache
+def site() -> str:
+    """Address of the documentation, as the project's metadata declare it; "" if they do not."""
+    try:
+        declared = metadata("skvae").get_all("Project-URL") or []
+    except PackageNotFoundError:  # imported from a folder, and not installed
+        return ""
+    addresses = dict(line.split(", ", 1) for line in declared)
+    return str(addresses.get("Documentation", "")).rstrip("/")
+
+
+class LinksToDocs:
+    """An estimator whose HTML leads to its page of the reference, parameter by parameter.
+
+    scikit-learn asks for both attributes, and draws no link where the template is empty.
+    """
+
+    _doc_link_module = "skvae"
+
+    @property
+    def _doc_link_template(self) -> str:
+        page = "/api/generated/{estimator_module}.{estimator_name}.html"
+        return site() + page if site() else ""
+
 
 PARAMETERS = """\
     n_components : int, default=8

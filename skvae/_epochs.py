@@ -54,5 +54,5 @@ class Epochs:
         kind = "validation" if best.has_validation else "training"
         print(
             f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}: best {kind} bound "
-            f"{bound:.3f} nats, {len(running or watches)} of {len(watches)} starts running"
+            f"{bound:.3f} nats, {len(running)} of {len(watches)} starts running"
         )

@@ -71,6 +71,18 @@ def is_numeric(X: Any) -> bool:
     return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
 
 
+def first_string(X: Any) -> tuple[int, int, str] | None:
+    """Row, column and value of the first string, column by column, that is not a number."""
+    for column, values in enumerate(np.asarray(X, dtype=object).T):
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                try:
+                    float(value)
+                except ValueError:
+                    return row, column, str(value)
+    return None
+
+
 def as_array(X: Any) -> np.ndarray:
     """Lists as objects: numbers must not turn into strings beside them."""
     return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else plain(X)

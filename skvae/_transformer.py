@@ -247,7 +247,7 @@ class VAETransformer(BaseVAE):
             it is a DataFrame.
         """
         check_is_fitted(self)
-        x, _ = self._sample(self._check_count(n_samples), None, mean, random_state)
+        x, _ = self._sample(self._check_count(n_samples, "n_samples"), None, mean, random_state)
         return self._rows(x, None, is_mean=mean)
 
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:

@@ -12,6 +12,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE
+from skvae._docs import LinksToDocs
 from skvae._frames import is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
 from skvae._state import opened, sealed
@@ -25,7 +26,7 @@ __all__ = ["VAEImputer"]
 _DEFAULT = VAETransformer(n_importance_samples=5, dropout=0.2, n_iter_no_change=50)
 
 
-class VAEImputer(TransformerMixin, BaseEstimator):
+class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
     """Complete rows by what a VAE expects of their missing cells.
 
     The model learns from what is observed (the bound is over observed cells alone [1]_),

@@ -29,6 +29,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skvae._base import BaseVAE
 from skvae._desk import Collection, Desk, Dispenser
+from skvae._docs import LinksToDocs
 from skvae._fitting import Job, Outcome, Request, fit_together
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv
 from skvae._training import Training
@@ -88,7 +89,7 @@ _CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
-class GridSearchCV(model_selection.GridSearchCV):
+class GridSearchCV(LinksToDocs, model_selection.GridSearchCV):
     __doc__ = f"""Search over a grid of parameters, all candidates and folds trained at once.
     {_ABOUT}
     Parameters
@@ -173,7 +174,7 @@ class GridSearchCV(model_selection.GridSearchCV):
         self._running.run(ParameterGrid(self.param_grid), evaluate_candidates, callback_ctx)
 
 
-class RandomizedSearchCV(model_selection.RandomizedSearchCV):
+class RandomizedSearchCV(LinksToDocs, model_selection.RandomizedSearchCV):
     __doc__ = f"""Search over parameters that are drawn, all candidates and folds trained at once.
     {_ABOUT}
     Parameters

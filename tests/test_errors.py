@@ -149,6 +149,29 @@ def test_x_of_the_wrong_kind(estimator):
     says(["omplex"], model.fit, X + 1j, Y)
 
 
+@pytest.mark.parametrize("kind", ["list", "array", "pandas", "polars"])
+def test_strings_where_numbers_are_due(kind):
+    """Place, value, rule and the likelihood to use; a string that is a number is one."""
+    rows = [[float(i), "1.5", None if i == 0 else "red"] for i in range(5)]
+    if kind in ("pandas", "polars"):
+        columns = zip(["age", "size", "colour"], map(list, zip(*rows, strict=True)), strict=True)
+        table = pytest.importorskip(kind).DataFrame(dict(columns))
+        words = ["X[1, 2] (column 'colour') is 'red'", "{'categorical': ['colour'], 'remainder': "]
+    else:
+        table = np.array(rows, dtype=object) if kind == "array" else rows
+        words = ["X[1, 2] is 'red'", "{'categorical': [2], 'remainder': "]
+    words += ["could not convert string to float", "likelihood='gaussian'", "likelihood='auto'"]
+    says(words, VAETransformer(**SMALL).fit, table)
+    # The column that is named is the user's, those of the condition counted.
+    says(words, ConditionalVAE(condition_columns=[0], **SMALL).fit, table)
+
+
+def test_strings_after_a_fit_of_numbers(vae):
+    later = X.astype(object)
+    later[3, 1] = "three"
+    says(["X[3, 1] is 'three'", "likelihood='auto'"], vae.transform, later)
+
+
 @pytest.mark.parametrize(
     "method", ["transform", "posterior", "score_samples", "elbo", "marginal_kl",
                "effective_sample_size", "inverse_transform", "sample"],
@@ -394,8 +417,10 @@ def test_a_size_changed_after_the_first_fit(name, value):
 @pytest.mark.parametrize("n_samples", [0, -1, 1.5, True, None, "3"])
 def test_number_of_samples(vae, cvae, n_samples):
     for model in (vae, cvae):
-        says([repr(n_samples), "at least 1"], model.sample, n_samples)
-        says([repr(n_samples), "at least 1"], model.score_samples, X, n_draws=n_samples)
+        says([f"n_samples must be an integer of at least 1; got {n_samples!r}"],
+             model.sample, n_samples)  # fmt: skip
+        says(["n_draws", repr(n_samples)], model.score_samples, X, n_draws=n_samples)
+        says(["n_importance", repr(n_samples)], model.sample_missing, X, n_importance=n_samples)
 
 
 def test_number_of_samples_and_rows_of_the_condition(cvae):
@@ -431,9 +456,26 @@ def test_collapse_is_said():
     model = VAETransformer(
         **{**SMALL, "max_iter": 60}, init="random", beta=1e6, learning_rate_init=1e-2
     )
-    with pytest.warns(ConvergenceWarning, match="all 2 components collapsed.*Lower beta.*1e"):
+    with pytest.warns(
+        ConvergenceWarning, match="all 2 components collapsed.*Lower beta.*1e"
+    ) as all_:
         model.fit(X)
     assert model.n_active_components_ == 0
+    said = " ".join(str(warning.message) for warning in all_)
+    assert "init='factor_analysis'" in said
+    assert "noise_variance" not in said  # it is 'feature' already
+
+
+def test_collapse_asks_for_what_is_not_so_already():
+    """The default start has been at factor analysis: to advise it would lead nowhere."""
+    model = VAETransformer(
+        **{**SMALL, "max_iter": 300}, noise_variance="shared", beta=50, learning_rate_init=1e-2
+    )
+    with pytest.warns(ConvergenceWarning, match="all 2 components collapsed") as caught:
+        model.fit(X)
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "use noise_variance='feature';" in said
+    assert "init=" not in said
 
 
 @pytest.mark.parametrize("early_stopping", [True, False])

@@ -139,6 +139,7 @@ def test_verbose(capsys, verbose):
     VAETransformer(**SMALL, verbose=verbose).fit(X)
     out, err = capsys.readouterr()
     assert bool(out) == bool(verbose)
+    assert out.endswith(" 0 of 2 starts running\n") == bool(verbose)  # the last line says so
     assert not err
     if verbose:
         assert "nats" in out

@@ -1,0 +1,85 @@
+"""What a prompt, a notebook and a first import show."""
+
+import subprocess
+import sys
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from sklearn.pipeline import make_pipeline
+
+import skvae
+from skvae import _docs
+from skvae.impute import VAEImputer
+from skvae.model_selection import GridSearchCV, RandomizedSearchCV
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "api" / "index.md"
+VAE = skvae.VAETransformer()
+ESTIMATORS = [
+    VAE, skvae.ConditionalVAE(), VAEImputer(), GridSearchCV(VAE, {}), RandomizedSearchCV(VAE, {}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def declare(monkeypatch):
+    """Have the metadata of the project say this of addresses."""
+
+    def of(*lines):
+        message = Message()
+        for line in lines:
+            message["Project-URL"] = line
+        monkeypatch.setattr(_docs, "metadata", lambda name: message)
+        _docs.site.cache_clear()
+
+    yield of
+    _docs.site.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["impute", "model_selection", "plotting"])
+def test_submodules_come_when_they_are_asked_for(name):
+    """``import skvae`` is enough, and costs nothing that is not used."""
+    code = (
+        "import sys, skvae\n"
+        f"assert 'skvae.{name}' not in sys.modules\n"
+        f"assert skvae.{name} is sys.modules['skvae.{name}']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_completion_offers_what_is_public():
+    public = {*skvae.__all__, "impute", "model_selection", "plotting"}
+    assert set(dir(skvae)) == public
+    assert all(hasattr(skvae, name) for name in public)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'skvae' has no attribute 'VAE'"):
+        _ = skvae.VAE
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_html_leads_to_the_page_of_the_reference(declare, estimator):
+    """To a page that the site has, for the estimator and for each of its parameters."""
+    declare("Source, https://example.org/code", "Documentation, https://example.org/docs/")
+    link = estimator._get_doc_link()
+    folder, _, page = link.rpartition("/")
+    assert folder == "https://example.org/docs/api/generated"
+    assert f"   {page.removesuffix('.html')}\n" in REFERENCE.read_text(encoding="utf-8")
+    html = make_pipeline(estimator)._repr_html_()
+    assert f'href="{link}"' in html
+    name = "n_components" if hasattr(estimator, "n_components") else "estimator"
+    assert f"{link}#:~:text={name}" in html
+
+
+def test_html_without_an_address_has_no_link(declare, monkeypatch):
+    declare("Source, https://example.org/code")
+    assert VAE._get_doc_link() == ""
+    assert "href=" not in VAE._repr_html_()
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(_docs, "metadata", missing)
+    _docs.site.cache_clear()
+    assert VAE._get_doc_link() == ""
