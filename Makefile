@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint docs docs-test mnist quality quality-short outliers synthesis imputation counts streaming speed search iwae claims clean
+.PHONY: demo test lint docs docs-test mnist quality quality-short outliers synthesis imputation counts streaming speed search iwae onnx claims clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
@@ -56,6 +56,9 @@ speed: $(VENV)/.benchmark
 # With --part training --device cuda, on a machine that has a GPU, the page gets a section more.
 search: $(VENV)/.benchmark
 	$(RUN) benchmarks/search.py --output docs/searches.md
+
+onnx: $(VENV)/.benchmark
+	$(RUN) benchmarks/onnx_runtime.py --output docs/onnx.md
 
 # DATA is a folder of tables: benchmarks/imputation.py says which.
 imputation: $(VENV)/.demo

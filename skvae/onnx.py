@@ -82,8 +82,9 @@ def register() -> None:
     `transform` would refuse, for a value outside of the likelihood's support or an unknown
     category, gets features that are NaN; with an infinite value, NaN or infinite.
 
-    A Pipeline holds what is asked for in its steps: for what is not supported here
-    skl2onnx's call raises NotImplementedError, and says what to do in its place.
+    For what no graph can do ``to_onnx`` raises NotImplementedError, and says what to do in its
+    place: a condition of numbers that is not in columns of X, `VAEImputer`, and labels to be
+    integrated out of a student_t or negative_binomial whose dispersion the decoder gives.
 
     Notes
     -----

@@ -2,7 +2,10 @@
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import joblib
@@ -197,6 +200,33 @@ def test_a_model_from_a_gpu_loads_without_one(name):
     assert other.device_ == "cpu"
     assert_same(model, other, X)
     other.partial_fit(X, Y)
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
+def test_another_process_without_a_gpu_gives_the_same_answers(device, tmp_path):
+    model = VAETransformer(device=device, **SMALL).fit(X)
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import pickle, sys; from pathlib import Path; import numpy as np\n"
+        "folder = Path(sys.argv[1])\n"
+        "model = pickle.loads((folder / 'model.pickle').read_bytes())\n"
+        "assert model.device_ == 'cpu'\n"
+        "np.save(folder / 'Z.npy', model.transform(np.load(folder / 'X.npy')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("loaded on the CPU" in done.stderr) == (device == "cuda")
+    # In double, summed in another order.
+    np.testing.assert_allclose(np.load(tmp_path / "Z.npy"), model.transform(X), atol=1e-9)
 
 
 def test_saving_a_model_that_was_loaded_from_a_file_object():
