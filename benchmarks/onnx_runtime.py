@@ -128,7 +128,7 @@ def report(rows: list[Row], threads: int) -> str:
         "# ONNX\n\n"
         "What `benchmarks/onnx_runtime.py` has measured (`make onnx`): models of the digits (64 "
         "columns, 8 components, hidden layers of 128 and 128), converted by `skl2onnx.to_onnx` as "
-        "[persistence.md](persistence.md) shows. The two sides take turns on the same rows; the "
+        "[how to save, carry and deploy](how_to/persistence.md) shows. The two sides take turns on the same rows; the "
         "times are medians in milliseconds, the ratio is that of Python to onnxruntime, the "
         "difference the largest of any answer.\n\n"
         f"{versions}; {threads} thread{'s' if threads > 1 else ''} on either side.\n\n"
