@@ -150,21 +150,28 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the data")
     parser.add_argument("--output", type=Path, help="write the report there too")
+    names = [*DOCUMENTS, CELLS]
+    parser.add_argument("--sets", nargs="+", choices=names, default=names, help="default: all")
     options = parser.parse_args()
     sections = []
     for data, k in DOCUMENTS.items():
+        if data not in options.sets:
+            continue
         path = options.data / f"{data}.npz"
         rows = [[name, *apart(of_documents, path, name, k)] for name in MODELS_OF_DOCUMENTS]
         header = ["model", "perplexity", "accuracy", "epochs", "seconds", "MiB"]
         X, _ = counts(path)
         title = f"{data}: {X.shape[0]:,} documents, {X.shape[1]:,} words, n_components={k}"
         sections.append(section(title, header, rows))
-    path = options.data / f"{CELLS}.npz"
-    rows = [[name, *apart(of_cells, path, name, N_COMPONENTS_CELLS)] for name in MODELS_OF_CELLS]
-    header = ["model", "Rand index", "mutual information", "epochs", "seconds", "MiB"]
-    X, _ = counts(path)
-    title = f"{CELLS}: {X.shape[0]:,} cells, {X.shape[1]:,} genes"
-    sections.append(section(f"{title}, n_components={N_COMPONENTS_CELLS}", header, rows))
+    if CELLS in options.sets:
+        path = options.data / f"{CELLS}.npz"
+        rows = [
+            [name, *apart(of_cells, path, name, N_COMPONENTS_CELLS)] for name in MODELS_OF_CELLS
+        ]
+        header = ["model", "Rand index", "mutual information", "epochs", "seconds", "MiB"]
+        X, _ = counts(path)
+        title = f"{CELLS}: {X.shape[0]:,} cells, {X.shape[1]:,} genes"
+        sections.append(section(f"{title}, n_components={N_COMPONENTS_CELLS}", header, rows))
     publish(
         "# Counts\n\nWritten by `make counts`; the protocol is in `benchmarks/counts.py`. "
         "Documents: perplexity of documents that were not learned from (less is better), and "
