@@ -248,3 +248,20 @@ def test_arrays_that_must_not_be_written_to_are_not_copied(tmp_path):
     assert _base.is_mapped(np.asarray(X))
     assert not _base.is_mapped(frozen)
     assert not _base.is_mapped(X[[1, 2]])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("n_numbers", [1000, 2**22])
+def test_on_cuda_rows_that_stay_on_the_host_train_the_same_model(n_numbers, monkeypatch):
+    """By the same captured step, from a window that is filled between its replays."""
+    monkeypatch.setattr(_rows, "_WINDOW_NUMBERS", n_numbers)
+    X = COUNTS.astype(np.float32)
+    for kind in ("gaussian", "poisson"):
+        expected = vae(device="cuda", **KINDS[kind]).fit(X)
+        found = vae(device="cuda", **KINDS[kind]).fit(sparse.csr_array(X))
+        assert_same_model(found, expected)
+        # In other batches: to rounding.
+        np.testing.assert_allclose(
+            found.transform(sparse.csr_array(X)), expected.transform(X), atol=1e-4
+        )
