@@ -153,15 +153,16 @@ def main() -> None:
         rows.append([kind, f"{n_rows:,}", f"{n_rows * N_COLUMNS * 4 / 1e9:.1f} GB", *found])
     header = ["X", "rows", "size", "fit, rows/s", "transform", "score_samples", "MiB", "MiB"]
     table = markdown(header, ["{}", "{}", "{}", *["{:,.0f}"] * 5], rows, 1)
+    n_learned = options.few // 10 - options.few // 100
     by_parts, at_once = alone(partial, options.threads, path, options.few // 10, device)
     publish(
         "# More rows than memory\n\nWritten by `make streaming`; the protocol is in "
         f"`benchmarks/streaming.py`. {N_COLUMNS} columns of float32, the default model, one epoch; "
-        f"{options.threads} threads, {device}. Rows a second of `fit` (finding the scales, the "
+        f"{options.threads} thread(s), {device}. Rows a second of `fit` (finding the scales, the "
         "start and the validation included), `transform` and `score_samples` (8 draws); memory "
         "that the process takes for itself at the peak of `fit`, and of the other two.\n\n"
         f"{table}\n\n"
-        f"`partial_fit` over {N_PARTS} chunks of {options.few // 10 * 9 // 10:,} rows, "
+        f"`partial_fit` over {N_PARTS} chunks of {n_learned // N_PARTS:,} rows, "
         f"{N_EPOCHS} times: {by_parts:.3f} nats a row on {options.few // 100:,} rows kept apart; "
         f"`fit` of as many epochs: {at_once:.3f}.\n",
         options.output,
