@@ -115,12 +115,13 @@ def _regression(x: Rows, c: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor]
     for rows in slices(x):
         values, mask = read(x[rows])
         centred = torch.cat((c[rows], values), 1) - mean
-        there = torch.ones_like(centred)
-        if mask is not None:
-            there[:, n_conditions:] = mask
+        if mask is None:
+            counts += len(values)
+        else:
+            there = torch.cat((torch.ones_like(c[rows]), mask), 1)
             centred *= there
+            counts += there[:, :n_left].T @ there
         products += centred[:, :n_left].T @ centred
-        counts += len(values) if mask is None else there[:, :n_left].T @ there
     products /= counts.clamp(min=1)
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)

@@ -167,14 +167,15 @@ def mean_rows(x: Rows, read: Callable[[Tensor], tuple[Tensor, Tensor | None]]) -
 
     Without a mask all are.
     """
-    total: Tensor | None = None
+    total: Tensor | float = 0.0
+    n_there: Tensor | float = 0.0
     for rows in chunks(x):
         values, mask = read(rows)
-        there = torch.ones_like(values) if mask is None else mask
-        part = torch.stack((values * there, there)).sum(1, dtype=torch.float64)
-        total = part if total is None else total + part
-    assert total is not None
-    return total[0] / total[1]
+        there = values if mask is None else values * mask
+        total = total + there.sum(0, dtype=torch.float64)
+        n_there = n_there + (len(values) if mask is None else mask.sum(0, dtype=torch.float64))
+    assert isinstance(total, Tensor)
+    return total / n_there
 
 
 def has_missing(x: Rows) -> bool:
