@@ -22,15 +22,13 @@ fit. All with the defaults of their packages but for what the tables say.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import markdown, publish, status_mib
+from results import in_a_process, markdown, publish, status_mib
 from scipy.sparse import csr_array
 from scipy.special import gammaln
 from sklearn.cluster import KMeans
@@ -130,10 +128,9 @@ def fitted(model: Any, X: Any) -> tuple[Any, float, float]:
     return model, time.perf_counter() - begun, status_mib("VmHWM") - before
 
 
-def apart(measure: Any, *arguments: Any) -> list[Any]:
-    """In a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(measure, *arguments).result()
+def told(measure: Any, *arguments: Any) -> list[Any]:
+    """In a process of its own, and printed."""
+    found: list[Any] = in_a_process(measure, *arguments)
     print(*arguments[1:], *found, flush=True)
     return found
 
@@ -158,16 +155,14 @@ def main() -> None:
         if data not in options.sets:
             continue
         path = options.data / f"{data}.npz"
-        rows = [[name, *apart(of_documents, path, name, k)] for name in MODELS_OF_DOCUMENTS]
+        rows = [[name, *told(of_documents, path, name, k)] for name in MODELS_OF_DOCUMENTS]
         header = ["model", "perplexity", "accuracy", "epochs", "seconds", "MiB"]
         X, _ = counts(path)
         title = f"{data}: {X.shape[0]:,} documents, {X.shape[1]:,} words, n_components={k}"
         sections.append(section(title, header, rows))
     if CELLS in options.sets:
         path = options.data / f"{CELLS}.npz"
-        rows = [
-            [name, *apart(of_cells, path, name, N_COMPONENTS_CELLS)] for name in MODELS_OF_CELLS
-        ]
+        rows = [[name, *told(of_cells, path, name, N_COMPONENTS_CELLS)] for name in MODELS_OF_CELLS]
         header = ["model", "Rand index", "mutual information", "epochs", "seconds", "MiB"]
         X, _ = counts(path)
         title = f"{CELLS}: {X.shape[0]:,} cells, {X.shape[1]:,} genes"

@@ -76,6 +76,12 @@ def measure_all(
             raise
 
 
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Called where nothing was done before; a forked process would begin with this one's peak."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def attempt(measure: Callable[[Any], NamedTuple], task: Task) -> dict[str, Any]:
     """A row; a model that fails is a result too, and no reason to stop the others."""
     try:

@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import multiprocessing
 import os
 import platform
 import subprocess
@@ -36,7 +35,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +45,7 @@ import numpy as np
 import torch
 from mnist import peak_gib, uncaptured
 from peers import PEERS, available
-from results import markdown, status_mib
+from results import in_a_process, markdown, status_mib
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -659,12 +657,6 @@ def peak_of(what: str, size: Size, n_rows: int, device: torch.device, n_threads:
     before = peak_mib(device)
     work()
     return peak_mib(device) - before
-
-
-def in_a_process(function: Callable[..., float], *arguments: object) -> float:
-    """Called where nothing was done before; a forked process would begin with this one's peak."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def peak_mib(device: torch.device) -> float:

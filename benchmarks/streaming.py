@@ -18,17 +18,15 @@ With ``--device cuda`` the rows go to a GPU as they are needed.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import threading
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from results import markdown, publish, status_mib
+from results import in_a_process, markdown, publish, status_mib
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import VAETransformer
@@ -116,16 +114,15 @@ def partial(path: Path, n_rows: int, device: str) -> list[Any]:
     return [model.score(apart) for model in (by_parts, at_once)]
 
 
-def alone(measure: Any, n_threads: int, *arguments: Any) -> list[Any]:
-    """In a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (n_threads,)) as pool:
-        found = pool.submit(quietly, measure, *arguments).result()
+def told(measure: Any, n_threads: int, *arguments: Any) -> list[Any]:
+    """In a process of its own, and printed."""
+    found: list[Any] = in_a_process(quietly, measure, n_threads, *arguments)
     print(*arguments[1:], *found, flush=True)
     return found
 
 
-def quietly(measure: Any, *arguments: Any) -> list[Any]:
+def quietly(measure: Any, n_threads: int, *arguments: Any) -> list[Any]:
+    torch.set_num_threads(n_threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an epoch is not the end
         return measure(*arguments)
@@ -149,12 +146,12 @@ def main() -> None:
     rows = []
     for n_rows, is_mapped in ((options.rows, True), (options.few, True), (options.few, False)):
         kind = "memory map" if is_mapped else "array"
-        found = alone(epoch, options.threads, path, n_rows, device, is_mapped)
+        found = told(epoch, options.threads, path, n_rows, device, is_mapped)
         rows.append([kind, f"{n_rows:,}", f"{n_rows * N_COLUMNS * 4 / 1e9:.1f} GB", *found])
     header = ["X", "rows", "size", "fit, rows/s", "transform", "score_samples", "MiB", "MiB"]
     table = markdown(header, ["{}", "{}", "{}", *["{:,.0f}"] * 5], rows, 1)
     n_learned = options.few // 10 - options.few // 100
-    by_parts, at_once = alone(partial, options.threads, path, options.few // 10, device)
+    by_parts, at_once = told(partial, options.threads, path, options.few // 10, device)
     publish(
         "# More rows than memory\n\nWritten by `make streaming`; the protocol is in "
         f"`benchmarks/streaming.py`. {N_COLUMNS} columns of float32, the default model, one epoch; "
