@@ -50,7 +50,7 @@ class Encoded:
     x: Rows
     width: int
     standardise: Callable[[Tensor, Tensor | None], Tensor]  # rows and their exposure
-    choose: Callable[[Tensor, Tensor], Tensor]
+    choose: Callable[[Tensor, Tensor], list[Tensor]]
     sources: Tensor | None  # (D',) of the model's columns those of X, if there is a mask
     expose: Callable[[Tensor], Tensor] | None  # rows (n, D) -> (n, 1), if counts are relative
     dtype: torch.dtype
@@ -72,13 +72,15 @@ class Encoded:
 
     def _encode(self, some: Tensor) -> Tensor:
         exposure = None if self.expose is None else self.expose(some)
-        encoded = self.choose(some, self.standardise(some, exposure))
+        parts = self.choose(some, self.standardise(some, exposure))
         if self.sources is not None:
             mask = ~some.isnan()[:, self.sources]
-            encoded = torch.cat((encoded.nan_to_num(nan=0.0), mask.to(encoded)), 1)
+            parts = [*(part.nan_to_num(nan=0.0) for part in parts), mask]
         if exposure is not None:
-            encoded = torch.cat((encoded, exposure.log().to(encoded)), 1)
-        return encoded.to(self.device, self.dtype)
+            parts = [*parts, exposure.log()]
+        # Rounded before they are joined: what is written twice is half as long.
+        parts = [part.to(self.dtype) for part in parts]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(self.device)
 
     def whole(self) -> Tensor:
         """All of them."""
@@ -140,14 +142,14 @@ class Columns:
         readings = [LIKELIHOODS[name].reading for name in families]
         totals = _totals(x, readings) if is_relative else torch.zeros(0, dtype=torch.float64)
         lowest, highest, _ = ranges or Ranges.of(x)
-        low, high = _measured(torch.stack((lowest, highest)), readings)
+        measure = _Measure(readings)
+        low, high = measure(torch.stack((lowest, highest)))
         middle = low / 2 + high / 2
         # In units of the range, so that no square over- or underflows.
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
         expose = _exposed(readings, totals)
         mean, variance = _moments(
-            (_measured(rows.double(), readings, expose and expose(rows)) - middle) / span
-            for rows in chunks(x)
+            (measure(rows.double(), expose and expose(rows)) - middle) / span for rows in chunks(x)
         )
         largest = torch.maximum(lowest.abs(), highest.abs())
         varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
@@ -280,11 +282,11 @@ class Columns:
     def _standardiser(self, x: Rows) -> Callable[[Tensor, Tensor | None], Tensor]:
         """For rows like those of x; float32 ones need no float64 where nothing overflows."""
         shift, scale = self.shift.to(x.device), self.scale.to(x.device)
-        steps = self.float32_steps()
+        measure, steps = _Measure(self._readings), self.float32_steps()
         if x.dtype != torch.float32 or steps is None:
 
             def standardise(rows: Tensor, exposure: Tensor | None) -> Tensor:
-                return (_measured(rows.double(), self._readings, exposure) - shift).div_(scale)
+                return (measure(rows.double(), exposure) - shift).div_(scale)
 
             return standardise
         high, low, factor = (step.to(x.device) for step in steps)
@@ -303,19 +305,18 @@ class Columns:
         high = self.shift.float()
         return high, (self.shift - high).float(), (1 / self.scale).float()
 
-    def _chooser(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """From rows of X, and the same standardised, to rows of the model."""
-        if self._is_all:
-            return lambda rows, standardised: standardised
-        counts, numbers = self._at("count"), self._at("standardised", "log", "plain")
+    def _chooser(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
+        """From rows of X, and the same standardised, to rows of the model, in parts."""
+        counts = _part(self._at("count"))
+        numbers = _part(self._at("standardised", "log", "plain"))
         categories = self._at("category")
 
-        def choose(rows: Tensor, standardised: Tensor) -> Tensor:
+        def choose(rows: Tensor, standardised: Tensor) -> list[Tensor]:
             codes = rows[:, categories].T[:, :, None]
             pairs = zip(codes, (self.sizes[i] for i in categories), strict=True)
             one_hot = [code == torch.arange(size, device=code.device) for code, size in pairs]
-            ends = rows[:, counts], standardised[:, numbers], *one_hot, standardised[:, counts]
-            return torch.cat([end.to(standardised.dtype) for end in ends], 1)
+            parts = rows[:, counts], standardised[:, numbers], *one_hot, standardised[:, counts]
+            return [part for part in parts if part.shape[1]] or [standardised[:, :0]]
 
         return choose
 
@@ -398,20 +399,25 @@ def _moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, square / n.clamp(min=1)
 
 
-def _measured(x: Tensor, readings: Sequence[str], exposure: Tensor | None = None) -> Tensor:
+class _Measure:
     """Columns of x, the logarithms of those that are measured so; counts at an exposure of 1."""
-    if exposure is not None:
-        x = torch.where(_where(readings, "count").to(x.device), x / exposure, x)
-    measured = x
-    for reading, measure in _MEASURES.items():
-        if reading in readings:
-            measured = torch.where(_where(readings, reading).to(x.device), measure(x), measured)
-    return measured
+
+    def __init__(self, readings: Sequence[str]) -> None:
+        self._which = {name: _where(readings, name) for name in _MEASURES if name in readings}
+
+    def __call__(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
+        measured = x
+        for reading, which in self._which.items():
+            source = x / exposure if exposure is not None and reading == "count" else x
+            values = _MEASURES[reading](source)
+            all_are = bool(which.all())
+            measured = values if all_are else torch.where(which.to(x.device), values, measured)
+        return measured
 
 
 def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
     """Of the counts of rows, in order: of all of them, or of so many from the least to the most."""
-    counts = _where(readings, "count").to(x.device)
+    counts = _part([i for i, reading in enumerate(readings) if reading == "count"])
     totals = torch.cat([rows[:, counts].sum(1, dtype=torch.float64) for rows in chunks(x)])
     places = torch.linspace(0, len(totals) - 1, min(len(totals), _N_TOTALS)).round().long()
     return totals.sort()[0].cpu()[places]
@@ -421,10 +427,10 @@ def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tens
     """Of rows (n, D) their exposure (n, 1), if counts are relative."""
     if not len(totals):
         return None
-    counts = _where(readings, "count")
+    counts = _part([i for i, reading in enumerate(readings) if reading == "count"])
 
     def expose(rows: Tensor) -> Tensor:
-        own = rows[:, counts.to(rows.device)].sum(1, keepdim=True, dtype=torch.float64)
+        own = rows[:, counts].sum(1, keepdim=True, dtype=torch.float64)
         return _exposure(own, totals)
 
     return expose
@@ -433,6 +439,13 @@ def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tens
 def _exposure(own: Tensor, totals: Tensor) -> Tensor:
     """In units of the mean total."""
     return (own / totals.mean().clamp(min=1.0).item()).clamp(min=_LEAST_EXPOSURE)
+
+
+def _part(columns: list[int]) -> slice | list[int]:
+    """Of a table these columns; where they stand side by side, without a copy."""
+    if columns and columns == list(range(columns[0], columns[0] + len(columns))):
+        return slice(columns[0], columns[0] + len(columns))
+    return columns
 
 
 def _where(readings: Sequence[str], *which: str) -> Tensor:
