@@ -146,34 +146,32 @@ class ConditionalVAE(BaseVAE):
         device: str = "auto",
         verbose: bool | int = False,
     ) -> None:
-        super().__init__(
-            n_components,
-            likelihood=likelihood,
-            handle_unknown=handle_unknown,
-            exposure=exposure,
-            noise_variance=noise_variance,
-            beta=beta,
-            n_importance_samples=n_importance_samples,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            dropout=dropout,
-            alpha=alpha,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            n_init=n_init,
-            init=init,
-            warm_start=warm_start,
-            random_state=random_state,
-            device=device,
-            verbose=verbose,
-        )
+        self.n_components = n_components
         self.condition_columns = condition_columns
+        self.likelihood = likelihood
+        self.handle_unknown = handle_unknown
+        self.exposure = exposure
+        self.noise_variance = noise_variance
+        self.beta = beta
+        self.n_importance_samples = n_importance_samples
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.init = init
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,61 @@ class VAETransformer(BaseVAE):
     >>> bool(vae.score(X) > -30)
     True
     """
+
+    def __init__(
+        self,
+        n_components: int = 8,
+        *,
+        likelihood: Any = "gaussian",
+        handle_unknown: str = "error",
+        exposure: str | None = None,
+        noise_variance: str | float = "feature",
+        beta: float = 1.0,
+        n_importance_samples: int = 1,
+        hidden_layer_sizes: Sequence[int] = (128, 128),
+        activation: str = "silu",
+        dropout: float = 0.0,
+        alpha: float = 0.0,
+        learning_rate: str = "adaptive",
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 500,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-3,
+        n_init: int = 1,
+        init: str = "both",
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        verbose: bool | int = False,
+    ) -> None:
+        self.n_components = n_components
+        self.likelihood = likelihood
+        self.handle_unknown = handle_unknown
+        self.exposure = exposure
+        self.noise_variance = noise_variance
+        self.beta = beta
+        self.n_importance_samples = n_importance_samples
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.init = init
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)

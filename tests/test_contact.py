@@ -83,3 +83,9 @@ def test_html_without_an_address_has_no_link(declare, monkeypatch):
     monkeypatch.setattr(_docs, "metadata", missing)
     _docs.site.cache_clear()
     assert VAE._get_doc_link() == ""
+
+
+@pytest.mark.parametrize("estimator", [skvae.VAETransformer, skvae.ConditionalVAE])
+def test_a_wrong_parameter_is_told_of_the_class_that_was_called(estimator):
+    with pytest.raises(TypeError, match=rf"{estimator.__name__}\.__init__.*'latent_dim'"):
+        estimator(latent_dim=2)
