@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,13 @@ def check_names_differ(X: Any) -> None:
         raise ValueError(f"X has two columns of one name: {listed(twice)}. Rename one of them.")
 
 
+def has_categories(X: Any) -> bool:
+    """Whether a column's dtype, or a string in it, says that it is none of numbers."""
+    if is_numeric(X):
+        return False
+    return any(kind_of(cells.name, cells.dtype) == "category" for cells in read_columns(X))
+
+
 def is_numeric(X: Any) -> bool:
     """Whether X is an array of numbers, or what scikit-learn makes or refuses to make one."""
     if hasattr(X, "columns"):
@@ -89,7 +97,7 @@ def as_array(X: Any) -> np.ndarray:
 
 
 def _of_array(position: int, values: np.ndarray) -> Cells:
-    return Cells(f"x{position}", values, str(values.dtype).replace("<U", "str"))
+    return _of_objects(Cells(f"x{position}", values, str(values.dtype).replace("<U", "str")))
 
 
 def _of_series(name: Any, series: Any) -> Cells:
@@ -99,7 +107,21 @@ def _of_series(name: Any, series: Any) -> Cells:
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
         declared, is_ordered = dtype.categories.to_numpy(), bool(dtype.ordered)
-    return Cells(name, narrowed(plain(series)), text, declared, is_ordered)
+    return _of_objects(Cells(name, narrowed(plain(series)), text, declared, is_ordered))
+
+
+def _of_objects(cells: Cells) -> Cells:
+    """Objects that are numbers, but for those missing, as what they are."""
+    if cells.dtype != "object":
+        return cells
+    there = ~is_blank(cells.values)
+    types = {type(value) for value in cells.values[there].tolist()}
+    if not types or bool in types or not all(issubclass(one, Real) for one in types):
+        return cells
+    numbers = np.full(len(there), np.nan)
+    numbers[there] = cells.values[there].astype(np.float64)
+    is_whole = all(issubclass(one, Integral) for one in types)
+    return cells._replace(values=numbers, dtype="Int64" if is_whole else "float64")
 
 
 def is_blank(values: np.ndarray) -> np.ndarray:

@@ -77,14 +77,15 @@ class Column:
     def decode(self, numbers: np.ndarray, *, is_mean: bool) -> Cells:
         """(N,) numbers -> cells like those that were read.
 
-        The mean of integers lies between them, and a category that is modelled as a number
-        is drawn as one: these are no longer of the column's dtype.
+        Where means of integers lie between these, and where a category that is modelled as a
+        number is drawn as one, they are no longer of the column's dtype.
         """
         if self.is_categorical:
             assert self.categories is not None
             return self._cells(self.categories[numbers.astype(np.intp)])
         kind = kind_of(self.name, self.dtype)
-        if kind == "category" or (kind == "integer" and is_mean):
+        is_between = kind == "integer" and is_mean and bool((numbers != np.rint(numbers)).any())
+        if kind == "category" or is_between:
             return Cells(self.name, numbers, "")
         if kind == "integer":
             numbers = np.rint(numbers).clip(*_range(self.dtype)).astype(np.int64)

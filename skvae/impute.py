@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE
 from skvae._docs import LinksToDocs
-from skvae._frames import is_blank, joined, read_columns
+from skvae._frames import has_categories, is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
 from skvae._state import opened, sealed
 from skvae._transformer import VAETransformer
@@ -38,7 +38,8 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
     estimator : VAETransformer or ConditionalVAE, default=None
         The model, cloned for the fit. None is a VAETransformer with what serves cells that
         are to be told from others: ``n_importance_samples=5``, ``dropout=0.2`` and
-        ``n_iter_no_change=50``. A ConditionalVAE takes its condition from its
+        ``n_iter_no_change=50``, and with ``likelihood="auto"`` if X has columns of
+        categories or strings. A ConditionalVAE takes its condition from its
         ``condition_columns``, or from y.
     sample_posterior : bool, default=False
         Draw the missing cells in place of filling in their mean, so that the completed
@@ -128,6 +129,8 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
                 "dense, with NaN where cells are missing."
             )
         model = clone(_DEFAULT if self.estimator is None else self.estimator)
+        if self.estimator is None and has_categories(X):
+            model.set_params(likelihood="auto")
         if model.random_state is None:
             model.set_params(random_state=self.random_state)
         self.estimator_ = model.fit(X, y)

@@ -376,6 +376,20 @@ def test_imputer_default_serves():
     assert error(VAEImputer(random_state=0)) < 0.6 * error(SimpleImputer())
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars", "objects"])
+def test_imputer_default_takes_categories(kind):
+    """Of strings there is no mean: "auto" then, and else the likelihood of numbers."""
+    table = frame(pl if kind == "polars" else pd)[0]
+    rows = table.to_numpy().astype(object) if kind == "objects" else table
+    imputer = VAEImputer(random_state=0, n_draws=32).fit(rows)
+    assert imputer.estimator_.likelihood == "auto"
+    completed = np.asarray(imputer.transform(rows), dtype=object)
+    assert not pd.isna(completed).any()
+    assert set(completed[:, 0]) == {"Bern", "Oslo", "Rome"}
+    numbers = rows[:, 1:] if kind == "objects" else rows[["age", "visits", "income"]]
+    assert VAEImputer(random_state=0).fit(numbers).estimator_.likelihood == "gaussian"
+
+
 def test_indicator_and_names():
     table = pd.DataFrame(np.where(HOLES & (np.arange(D) != 3), np.nan, X), columns=list("abcdef"))
     imputer = VAEImputer(VAETransformer(**SMALL), add_indicator=True).set_output(transform="pandas")

@@ -108,6 +108,20 @@ def test_auto_goes_by_the_kind_of_a_column():
     }  # fmt: skip
 
 
+def test_objects_that_are_numbers_are_no_categories():
+    """None among numbers makes objects of them, in lists as in DataFrames."""
+    whole = DF["visits"].astype(object).where(np.arange(N) % 7 > 0, None)
+    table = DF[["city"]].assign(age=DF["age"].astype(object), visits=whole)
+    table.loc[3, "age"] = None
+    expected = ["categorical", "gaussian", "negative_binomial"]
+    for X in (table, table.to_numpy(), table.to_numpy().tolist()):
+        assert families(fitted(X)) == expected
+    model = fitted(table)
+    assert model.sample(3).dtypes.tolist() == [DF["city"].dtype, np.dtype(float), pd.Int64Dtype()]
+    bits = DF["flag"].astype(object).where(np.arange(N) > 0, None)
+    assert families(fitted(DF[["age"]].assign(flag=bits))) == ["gaussian", "categorical"]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "bool"])
 def test_auto_of_an_array_goes_by_its_dtype(dtype):
     X = np.column_stack([DF["visits"], DF["visits"] + DF["flag"]]).astype(dtype)
@@ -237,6 +251,16 @@ def test_draws_given_z_are_rows_that_could_have_been_there(estimator):
         given = model.inverse_transform(np.zeros((2, 2)), condition=["Oslo", "Rome"], mean=False)
         assert given["city"].tolist() == ["Oslo", "Rome"]
         assert set(rows["city"]) == {"Oslo", "Rome"}
+
+
+def test_integers_stay_integers_where_no_cell_is_filled():
+    """What is filled are means, between the integers; what is complete has none."""
+    table = DF[["age", "visits"]].assign(calls=DF["visits"].astype("Int64"))
+    table.loc[::5, ["age", "calls"]] = pd.NA
+    completed = fitted(table).impute(table)
+    assert completed["visits"].equals(table["visits"])
+    assert completed["calls"].dtype == float
+    assert (completed["calls"][table["calls"].isna()] % 1 != 0).any()
 
 
 def test_polars_stays_polars():
