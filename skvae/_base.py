@@ -321,6 +321,8 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._best(results)
+        place = next(i for i, result in enumerate(results) if result is best)
+        kind = self._kinds(best.model.architecture)[place // self.n_init]
         x, c = Chosen(job.x, job.rows), job.c[job.rows]
         kl, variance = inference.averages(best.model, x, c, job.columns.variance)
         if job.previous is None:
@@ -339,7 +341,15 @@ class BaseVAE(
         self._set_noise_variance(variance, job.request.like)
         self._set_history(best, x, job)
         self._set_condition(job.request.source)
-        return list(self._warnings(best, job.run, is_interrupted=interrupt is not None))
+        # As random networks were made, none of them has learned anything.
+        is_untrained = (
+            best.has_validation
+            and best.bound <= best.start_bound
+            and job.previous is None
+            and kind == "random"
+        )
+        messages = self._warnings(best, job.run, is_untrained, interrupt is not None)
+        return list(messages)
 
     def _run(
         self,
@@ -491,7 +501,9 @@ class BaseVAE(
         has_validation = best.has_validation and math.isfinite(best.bound)
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
 
-    def _warnings(self, best: Trained, run: Run, *, is_interrupted: bool) -> Iterator[str]:
+    def _warnings(
+        self, best: Trained, run: Run, is_untrained: bool, is_interrupted: bool
+    ) -> Iterator[str]:
         if is_interrupted:
             yield (
                 f"fit was interrupted after {self.n_iter_} epochs; the estimator holds the best "
@@ -504,6 +516,13 @@ class BaseVAE(
                 f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
                 f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for "
                 "extreme values in X."
+            )
+        elif is_untrained:
+            yield (
+                f"no epoch came above the random networks at which training began (validation bound "
+                f"{self.best_validation_score_:.4g} nats a row, at last "
+                f"{self.validation_scores_[-1]:.4g}): the features are noise. Lower learning_rate_init (it is {self.learning_rate_init:g}), "
+                "look for columns of X that are extreme in few rows, or give more rows."
             )
         elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
             yield (

@@ -36,6 +36,11 @@ _N_TOTALS = 1000
 # The exposure of a row without any counts: next to nothing is expected of it.
 _LEAST_EXPOSURE = 1e-6
 
+# Logarithms of counts are comparable as they are. In units of its deviation a word or gene that
+# one row in thousands has would be an outlier there, which outweighs the rest of the row and,
+# where no row to train on has it, sends the encoder anywhere.
+_LEAST_SCALE_OF_COUNTS = 1.0
+
 _ORDER = ("count", "standardised", "log", "plain", "category")
 _MEASURES: dict[str, Callable[[Tensor], Tensor]] = {"log": torch.log, "count": torch.log1p}
 
@@ -114,7 +119,7 @@ class Columns:
     """Of every column of X its likelihood, and shift and scale; a constant one's value.
 
     Shift and scale are those of the column's logarithm where it is positive by its likelihood,
-    and of log(1 + x) where it is a count.
+    and of log(1 + x) where it is a count, the scale then at least 1.
     """
 
     shift: Tensor  # (D,) float64, on the CPU; a constant column's value
@@ -158,9 +163,12 @@ class Columns:
         is_scaled = _where(readings, "standardised", "log", "count").to(x.device) & varies
         first = x[:1][0].double()
         constant = torch.where(varies, 0.0, torch.where(first.isnan(), lowest, first))
+        scale = span * variance.sqrt()
+        is_count = _where(readings, "count").to(x.device)
+        scale = torch.where(is_count, scale.clamp(min=_LEAST_SCALE_OF_COUNTS), scale)
         return cls(
             torch.where(is_scaled, middle + mean * span, constant).cpu(),
-            torch.where(is_scaled, span * variance.sqrt(), 1.0).cpu(),
+            torch.where(is_scaled, scale, 1.0).cpu(),
             varies.cpu(),
             tuple(families),
             sizes,

@@ -466,6 +466,19 @@ def test_collapse_is_said():
     assert "noise_variance" not in said  # it is 'feature' already
 
 
+def test_random_networks_that_learned_nothing_are_no_model():
+    model = VAETransformer(**SMALL, init="random", learning_rate_init=1.0)
+    with pytest.warns(ConvergenceWarning, match="no epoch came above.*learning_rate_init") as all_:
+        model.fit(X)
+    assert model.best_validation_score_ > max(model.validation_scores_)
+    last = f"at last {model.validation_scores_[-1]:.4g}"
+    assert any(last in str(warning.message) for warning in all_)
+    # At PCA or factor analysis there is a model already.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        VAETransformer(**SMALL, init="factor_analysis", learning_rate_init=1.0).fit(X)
+
+
 def test_collapse_asks_for_what_is_not_so_already():
     """The default start has been at factor analysis: to advise it would lead nowhere."""
     model = VAETransformer(

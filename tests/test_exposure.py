@@ -55,6 +55,19 @@ def test_the_density_is_scipys_at_the_rows_own_rate(likelihood):
     np.testing.assert_allclose(terms.log_px[:, 0].detach(), cells.sum(-1), rtol=1e-10)
 
 
+@pytest.mark.parametrize("exposure", [None, "total"])
+def test_words_of_single_documents_are_no_outliers(exposure):
+    """Rows not trained on have words that no row had: nothing is known of them, nor claimed."""
+    rng = np.random.default_rng(0)
+    topics = 3 * rng.gamma(0.3, 1, (3, 40))
+    common = rng.poisson(topics[rng.integers(0, 3, size=600)])
+    rare = rng.random((600, 3000)) < 1.5 / 600
+    model = VAETransformer(**(SMALL | {"exposure": exposure}), init="random", max_iter=20)
+    model.fit(np.concatenate((common, rare), 1).astype(float))
+    assert min(model.validation_scores_) > model.best_validation_score_ - 30
+    assert model.kl_per_component_.min() > 0.1
+
+
 def test_a_row_of_twice_the_counts_has_the_same_features(model):
     np.testing.assert_allclose(model.transform(2 * X), model.transform(X), atol=1e-10)
 
