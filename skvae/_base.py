@@ -519,10 +519,11 @@ class BaseVAE(
             )
         elif is_untrained:
             yield (
-                f"no epoch came above the random networks at which training began (validation bound "
-                f"{self.best_validation_score_:.4g} nats a row, at last "
-                f"{self.validation_scores_[-1]:.4g}): the features are noise. Lower learning_rate_init (it is {self.learning_rate_init:g}), "
-                "look for columns of X that are extreme in few rows, or give more rows."
+                "no epoch came above the random networks at which training began (validation "
+                f"bound {self.best_validation_score_:.4g} nats a row, at last "
+                f"{self.validation_scores_[-1]:.4g}): the features are noise. Lower "
+                f"learning_rate_init (it is {self.learning_rate_init:g}), look for columns of X "
+                "that are extreme in few rows, or give more rows."
             )
         elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
             yield (
