@@ -405,10 +405,9 @@ class BaseVAE(
             return ("random",)
         if self.init != "both":
             return (self.init,)
-        # Factor analysis would explain categories by each other: their columns sum to one. And
-        # of rare things no linear model says much.
+        # Factor analysis would explain categories by each other: their columns sum to one.
         if not architecture.is_standardised:
-            return ("pca", "random")
+            return ("pca",)
         # With one variance for all columns, or a given one, both would be the same; and
         # factor analysis is the end of a linear model, not only its start.
         if architecture.noise not in ("feature", "decoder"):

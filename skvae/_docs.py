@@ -154,9 +154,8 @@ PARAMETERS = """\
         "both" trains from PCA and from factor analysis; from PCA come the better features,
         and it is kept unless its validation bound ends below that of factor analysis
         itself. With likelihoods other than gaussian, lognormal and student_t, "both" is
-        "pca", of the columns as the encoder sees them, and "random", and the better
-        validation bound is kept; a bernoulli likelihood for all columns has the random
-        start alone.
+        "pca", of the columns as the encoder sees them (of counts the logarithms of
+        1 + x); a bernoulli likelihood for all columns has the random start alone.
 
     warm_start : bool, default=False
         Whether `fit` goes on with the weights, optimiser state, scales and order of

@@ -246,26 +246,23 @@ def test_of_both_starts_pcas_is_not_kept_below_factor_analysis():
     assert both.best_validation_score_ > pca.best_validation_score_ + 1
 
 
-@pytest.mark.parametrize("name", ["wine", "documents"])
-def test_counts_start_at_pca_and_at_random_and_the_better_is_kept(name):
-    """Of documents from few topics PCA's, of exponentials of a table the random one."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", ["documents", "wine"])
+def test_counts_start_at_pca_alone(name):
+    """Of documents from few topics the better start; of exponentials of a table as good a one."""
+    rng = np.random.default_rng(2)
     if name == "wine":
-        X = rng.poisson(np.exp(StandardScaler().fit_transform(load_wine().data)))
+        rates = np.exp(StandardScaler().fit_transform(load_wine().data))
     else:
         topics = rng.dirichlet(np.full(300, 0.05), size=5)
-        X = rng.poisson(30 * rng.dirichlet(np.full(5, 0.2), size=300) @ topics)
-    kwargs = {"n_components": 4, "likelihood": "poisson", "random_state": 0, "max_iter": 60}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        both, *each = (
-            VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca", "random")
-        )
-    bounds = [vae.best_validation_score_ for vae in each]
-    assert (bounds[0] > bounds[1]) == (name == "documents")
-    # Of the random start's seed there is another in each of these fits.
-    assert both.best_validation_score_ > min(bounds) + 0.1
-    assert both.best_validation_score_ == pytest.approx(max(bounds), abs=1.0)
+        rates = 30 * rng.dirichlet(np.full(5, 0.2), size=300) @ topics
+    X, X_test = rng.poisson(rates), rng.poisson(rates)
+    kwargs = {"n_components": 4, "likelihood": "poisson", "random_state": 0}
+    default, pca, random = (
+        VAETransformer(init=init, **kwargs).fit(X) for init in ("both", "pca", "random")
+    )
+    np.testing.assert_array_equal(default.transform(X), pca.transform(X))
+    margin = 0.0 if name == "documents" else -0.5
+    assert pca.score(X_test) > random.score(X_test) + margin
 
 
 def test_a_start_that_cannot_be_chosen_any_more_is_given_up(monkeypatch):
