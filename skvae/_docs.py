@@ -50,7 +50,7 @@ PARAMETERS = """\
           category dtype (pandas) or Enum (polars); for others see `handle_unknown`.
         - "poisson", "negative_binomial": counts. The variance of the latter is
           mean + mean^2 / r with an r that is learned, at most 10,000, from where
-          `noise_variance` says. The encoder sees log(1 + x), standardised.
+          `noise_variance` says. The encoder sees log(1 + x), centred.
 
         Names with columns are a mapping, ``{"poisson": ["visits"], "categorical": [0, 3]}``,
         or a list of pairs, with columns as `ColumnTransformer` takes them: names,
