@@ -321,8 +321,6 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._best(results)
-        place = next(i for i, result in enumerate(results) if result is best)
-        kind = self._kinds(best.model.architecture)[place // self.n_init]
         x, c = Chosen(job.x, job.rows), job.c[job.rows]
         kl, variance = inference.averages(best.model, x, c, job.columns.variance)
         if job.previous is None:
@@ -341,13 +339,9 @@ class BaseVAE(
         self._set_noise_variance(variance, job.request.like)
         self._set_history(best, x, job)
         self._set_condition(job.request.source)
-        # As random networks were made, none of them has learned anything.
-        is_untrained = (
-            best.has_validation
-            and best.bound <= best.start_bound
-            and job.previous is None
-            and kind == "random"
-        )
+        # A linear start is a model already; random networks are none.
+        is_random = job.previous is None and self._kinds(best.model.architecture) == ("random",)
+        is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
         messages = self._warnings(best, job.run, is_untrained, interrupt is not None)
         return list(messages)
 
