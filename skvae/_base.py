@@ -342,8 +342,10 @@ class BaseVAE(
         # A linear start is a model already; random networks are none.
         is_random = job.previous is None and self._kinds(best.model.architecture) == ("random",)
         is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
-        messages = self._warnings(best, job.run, is_untrained, interrupt is not None)
-        return list(messages)
+        is_interrupted = interrupt is not None
+        return list(
+            self._warnings(best, job.run, is_untrained=is_untrained, is_interrupted=is_interrupted)
+        )
 
     def _run(
         self,
@@ -495,7 +497,7 @@ class BaseVAE(
         self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
 
     def _warnings(
-        self, best: Trained, run: Run, is_untrained: bool, is_interrupted: bool
+        self, best: Trained, run: Run, *, is_untrained: bool, is_interrupted: bool
     ) -> Iterator[str]:
         if is_interrupted:
             yield (

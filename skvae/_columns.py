@@ -208,11 +208,6 @@ class Columns:
         return self._at(*readings or _ORDER)
 
     @property
-    def _is_all(self) -> bool:
-        """Whether the model sees all columns, each as one, in their own order."""
-        return self._at("standardised", "plain") == list(range(len(self.families)))
-
-    @property
     def n_features(self) -> int:
         """D', the columns that the likelihood explains."""
         return sum(self.sizes[i] for i in self._order)
@@ -425,7 +420,7 @@ class _Measure:
 
 def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
     """Of the counts of rows, in order: of all of them, or of so many from the least to the most."""
-    counts = _part([i for i, reading in enumerate(readings) if reading == "count"])
+    counts = _counts(readings)
     totals = torch.cat([rows[:, counts].sum(1, dtype=torch.float64) for rows in chunks(x)])
     places = torch.linspace(0, len(totals) - 1, min(len(totals), _N_TOTALS)).round().long()
     return totals.sort()[0].cpu()[places]
@@ -435,7 +430,7 @@ def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tens
     """Of rows (n, D) their exposure (n, 1), if counts are relative."""
     if not len(totals):
         return None
-    counts = _part([i for i, reading in enumerate(readings) if reading == "count"])
+    counts = _counts(readings)
 
     def expose(rows: Tensor) -> Tensor:
         own = rows[:, counts].sum(1, keepdim=True, dtype=torch.float64)
@@ -447,6 +442,11 @@ def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tens
 def _exposure(own: Tensor, totals: Tensor) -> Tensor:
     """In units of the mean total."""
     return (own / totals.mean().clamp(min=1.0).item()).clamp(min=_LEAST_EXPOSURE)
+
+
+def _counts(readings: Sequence[str]) -> slice | list[int]:
+    """Of a table the columns of counts."""
+    return _part([i for i, reading in enumerate(readings) if reading == "count"])
 
 
 def _part(columns: list[int]) -> slice | list[int]:

@@ -114,13 +114,11 @@ def _of_objects(cells: Cells) -> Cells:
     """Objects that are numbers, but for those missing, as what they are."""
     if cells.dtype != "object":
         return cells
-    there = ~is_blank(cells.values)
-    types = {type(value) for value in cells.values[there].tolist()}
+    types = {type(value) for value in cells.values[~is_blank(cells.values)].tolist()}
     if not types or bool in types or not all(issubclass(one, Real) for one in types):
         return cells
-    numbers = np.full(len(there), np.nan)
-    numbers[there] = cells.values[there].astype(np.float64)
     is_whole = all(issubclass(one, Integral) for one in types)
+    numbers = numbers_of(cells, "gaussian")
     return cells._replace(values=numbers, dtype="Int64" if is_whole else "float64")
 
 

@@ -89,3 +89,10 @@ def test_html_without_an_address_has_no_link(declare, monkeypatch):
 def test_a_wrong_parameter_is_told_of_the_class_that_was_called(estimator):
     with pytest.raises(TypeError, match=rf"{estimator.__name__}\.__init__.*'latent_dim'"):
         estimator(latent_dim=2)
+
+
+def test_both_estimators_have_the_same_defaults():
+    """Each has a constructor of its own, and so a list of them."""
+    conditional = skvae.ConditionalVAE().get_params()
+    assert conditional.pop("condition_columns") is None
+    assert conditional == VAE.get_params()
