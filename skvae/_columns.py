@@ -292,11 +292,11 @@ class Columns:
                 return (measure(rows.double(), exposure) - shift).div_(scale)
 
             return standardise
-        high, low, factor = (step.to(x.device) for step in steps)
-        return lambda rows, _: (rows - high).sub_(low).mul_(factor)
+        high, factor, rest = (step.to(x.device) for step in steps)
+        return lambda rows, _: torch.addcmul(rest, rows - high, factor)
 
     def float32_steps(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """high, low and factor, (D,) in float32: rows of it are (x - high - low) * factor.
+        """high, factor and rest, (D,) in float32: rows of it are (x - high) * factor + rest.
 
         None where float32 would overflow, or logarithms are taken.
         """
@@ -306,7 +306,7 @@ class Columns:
         # The shift in two parts, of which the first is a float32: a value near it, as any in
         # a column that needs the care is, less the first part is exact.
         high = self.shift.float()
-        return high, (self.shift - high).float(), (1 / self.scale).float()
+        return high, (1 / self.scale).float(), ((high - self.shift) / self.scale).float()
 
     def _chooser(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
         """From rows of X, and the same standardised, to rows of the model, in parts."""
@@ -315,7 +315,7 @@ class Columns:
         categories = self._at("category")
 
         def choose(rows: Tensor, standardised: Tensor) -> list[Tensor]:
-            codes = rows[:, categories].T[:, :, None]
+            codes = rows[:, categories].T[:, :, None] if categories else ()
             pairs = zip(codes, (self.sizes[i] for i in categories), strict=True)
             one_hot = [code == torch.arange(size, device=code.device) for code, size in pairs]
             parts = rows[:, counts], standardised[:, numbers], *one_hot, standardised[:, counts]

@@ -179,5 +179,5 @@ def mean_rows(x: Rows, read: Callable[[Tensor], tuple[Tensor, Tensor | None]]) -
 
 
 def has_missing(x: Rows) -> bool:
-    """Whether a cell is NaN."""
-    return any(bool(rows.isnan().any()) for rows in chunks(x))
+    """Whether a cell is NaN. Sums are looked at first: without NaN in them there is none."""
+    return any(bool(rows.sum().isnan()) and bool(rows.isnan().any()) for rows in chunks(x))

@@ -494,8 +494,8 @@ class _Rows:
             return raw
         steps = self._columns.float32_steps()
         if self.dtype == np.float32 and steps is not None:
-            high, low, factor = (step[list(positions)].numpy() for step in steps)
-            return (raw - high - low) * factor
+            high, factor, rest = (step[list(positions)].numpy() for step in steps)
+            return (raw - high) * factor + rest
         shift, scale = (
             part[list(positions)].numpy() for part in (self._columns.shift, self._columns.scale)
         )
