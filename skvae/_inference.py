@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
+from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
 from skvae._rows import Rows
 from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
@@ -248,6 +249,7 @@ def _by_chunks(
     the memory that its pass has freed, where the next one then finds no room.
     """
     wholes: list[Tensor] = []
+    keep_freed_memory()
     for start in range(0, n_rows, size):
         with torch.inference_mode():
             parts = answer(slice(start, start + size))

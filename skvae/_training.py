@@ -17,6 +17,7 @@ from skvae._adam import Adam, AdamState, at_rest
 from skvae._bounds import ELBO, IMPORTANCE_WEIGHTED
 from skvae._cuda_graph import capture
 from skvae._gradient import Gradient
+from skvae._heap import keep_freed_memory
 from skvae._rows import Rows, Window
 from skvae._run import Batch, Run, Stream, join_padded
 from skvae._vae import VAE, from_state, pick, reorder_components, stack_states, widest
@@ -70,6 +71,7 @@ class Training:
 
     def rounds(self) -> Iterator[Sequence[Watch]]:
         """Train; after every round of a group, hand over what is known of all runs."""
+        keep_freed_memory()
         groups: dict[Hashable, list[Watch]] = {}
         for watch in self.watches:
             groups.setdefault(watch.run.group, []).append(watch)

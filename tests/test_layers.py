@@ -18,6 +18,7 @@ LAYERS = {
     "_adam": 0,
     "_cuda_graph": 0,
     "_rows": 0,
+    "_heap": 0,
     "_joint": 1,
     "_vae": 1,
     "_gradient": 1,
