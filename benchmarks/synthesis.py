@@ -109,6 +109,11 @@ def transformer(train: pd.DataFrame, seed: int, settings: dict[str, Any]) -> pd.
     return model.fit(train).sample(len(train))
 
 
+def hours_as_categories(train: pd.DataFrame, seed: int, settings: dict[str, Any]) -> pd.DataFrame:
+    likelihood = {"categorical": ["hours_per_week"], "remainder": "auto"}
+    return transformer(train, seed, {**settings, "likelihood": likelihood})
+
+
 def conditional(train: pd.DataFrame, seed: int, settings: dict[str, Any]) -> pd.DataFrame:
     model = ConditionalVAE(likelihood="auto", condition_columns=[LABEL], random_state=seed)
     return model.set_params(**settings).fit(train).sample(len(train))
@@ -129,12 +134,14 @@ def tvae(train: pd.DataFrame, seed: int, settings: dict[str, Any]) -> pd.DataFra
 
 
 ALL_ROWS = ", all rows"
+HOURS_AS_CATEGORIES = ", hours as categories"
 
 MODELS: dict[str, Sampler] = {
     REAL: real,
     INDEPENDENT: independent,
     "VAETransformer": transformer,
     f"VAETransformer{ALL_ROWS}": transformer,
+    f"VAETransformer{HOURS_AS_CATEGORIES}": hours_as_categories,
     "ConditionalVAE": conditional,
     f"ConditionalVAE{ALL_ROWS}": conditional,
     "CTGAN's TVAE": tvae,

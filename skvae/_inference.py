@@ -107,16 +107,16 @@ def _weighed(
 
     x and c are (1, B, ...), the noise (S, Z).
     """
-    log_px, log_weights = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
+    log_px, squares = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
+    scale, exposure = q.log_scale.exp(), log_exposure(x, model.architecture)
     for some in _steps(model, len(noise), x.shape[1]):
-        draws = noise[some, None, None]
-        z = q.rsample(draws)
-        p = model.decode(z, c, log_exposure(x, model.architecture))
+        z = torch.addcmul(q.loc, scale, noise[some, None, None])
+        p = model.decode(z, c, exposure)
         log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
-        # log p(z) - log q(z|x, c), whose constants cancel
-        log_ratio = 0.5 * (draws.square().sum(-1) - z.square().sum(-1)) + q.log_scale.sum(-1)
-        log_weights[some] = log_px[some] + log_ratio[:, 0]
-    return log_px, log_weights
+        squares[some] = z.square().sum(-1)[:, 0]
+    # log p(z) - log q(z|x, c), whose constants cancel
+    log_ratio = 0.5 * (noise.square().sum(-1, keepdim=True) - squares) + q.log_scale.sum(-1)
+    return log_px, log_px + log_ratio
 
 
 def _shares(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
