@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skvae._joint import Parts
 from skvae._likelihoods import LIKELIHOODS, Likelihood
-from skvae._rows import Rows, chunks, slices
+from skvae._rows import Rows, chunks, is_missing_any, slices
 
 # float32 numbers up to this size and down to its inverse are far from overflow, and so are
 # their differences and products.
@@ -107,10 +107,15 @@ class Ranges(NamedTuple):
         lowest = torch.full(x.shape[1:], torch.inf, dtype=torch.float64, device=x.device)
         highest, n_known = -lowest, torch.zeros_like(lowest)
         for rows in chunks(x):
-            missing = rows.isnan()
-            lowest = lowest.minimum(rows.masked_fill(missing, torch.inf).amin(0).double())
-            highest = highest.maximum(rows.masked_fill(missing, -torch.inf).amax(0).double())
-            n_known += (~missing).sum(0)
+            least = most = rows
+            n_rows: Tensor | int = len(rows)
+            if is_missing_any(rows):
+                missing = rows.isnan()
+                least, most = (rows.masked_fill(missing, end) for end in (torch.inf, -torch.inf))
+                n_rows = (~missing).sum(0)
+            lowest = lowest.minimum(least.amin(0).double())
+            highest = highest.maximum(most.amax(0).double())
+            n_known += n_rows
         return cls(lowest, highest, n_known)
 
 
@@ -154,7 +159,8 @@ class Columns:
         span = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
         expose = _exposed(readings, totals)
         mean, variance = _moments(
-            (measure(rows.double(), expose and expose(rows)) - middle) / span for rows in chunks(x)
+            (measure(rows.double(), expose and expose(rows)) - middle).div_(span)
+            for rows in chunks(x)
         )
         largest = torch.maximum(lowest.abs(), highest.abs())
         varies = highest - lowest > _N_ROUNDINGS * torch.finfo(x.dtype).eps * largest
@@ -392,13 +398,15 @@ def _moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """
     n = mean = square = torch.zeros((), dtype=torch.float64, device="cpu")
     for rows in parts:
-        n_part = (~rows.isnan()).sum(0)
+        n_part = rows.new_full(rows.shape[1:], len(rows))
+        if is_missing_any(rows):
+            n_part = (~rows.isnan()).sum(0).to(rows)
         mean_part = rows.nansum(0) / n_part.clamp(min=1)
         n, mean, square = n.to(rows.device), mean.to(rows.device), square.to(rows.device)
         n_both = (n + n_part).clamp(min=1)
         step = mean_part - mean
         square = (
-            square + (rows - mean_part).square().nansum(0) + step.square() * n * n_part / n_both
+            square + (rows - mean_part).square_().nansum(0) + step.square() * n * n_part / n_both
         )
         n, mean = n + n_part, mean + step * n_part / n_both
     return mean, square / n.clamp(min=1)

@@ -179,5 +179,10 @@ def mean_rows(x: Rows, read: Callable[[Tensor], tuple[Tensor, Tensor | None]]) -
 
 
 def has_missing(x: Rows) -> bool:
-    """Whether a cell is NaN. Sums are looked at first: without NaN in them there is none."""
-    return any(bool(rows.sum().isnan()) and bool(rows.isnan().any()) for rows in chunks(x))
+    """Whether a cell is NaN."""
+    return any(is_missing_any(rows) for rows in chunks(x))
+
+
+def is_missing_any(rows: Tensor) -> bool:
+    """The same of rows that are there. Their sum is looked at first: without NaN there is none."""
+    return bool(rows.sum().isnan()) and bool(rows.isnan().any())
