@@ -84,6 +84,9 @@ from skvae._vae import (
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
 
+# Seeds are below.
+_N_SEEDS = np.iinfo(np.int32).max
+
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
 
@@ -217,7 +220,10 @@ class BaseVAE(
         if outcome is None:
             [outcome] = fit_together([request], report=Epochs(self, context, *(given or (X, None))))
         else:
-            vars(self).update(fitted_attributes(outcome.estimator))
+            found = fitted_attributes(outcome.estimator)
+            # Equal columns may have other names here: those of this X are there already.
+            own = ("n_features_in_", "feature_names_in_")
+            vars(self).update({name: found[name] for name in found if name not in own})
         if outcome.error is not None:
             raise outcome.error
         for message in outcome.warnings:
@@ -257,7 +263,12 @@ class BaseVAE(
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
         run = self._run(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
-        seeds = [(0 if previous else _integer(random), _integer(random)) for _ in range(n_models)]
+        # What goes on has other noise than before: met again and again it would be learned.
+        n_taken = int(previous.optimizer["n_steps"]["n_steps"]) if previous else 0
+        seeds = [
+            (0 if previous else _integer(random), (_integer(random) + n_taken) % _N_SEEDS)
+            for _ in range(n_models)
+        ]
         return Job(
             request=request,
             x=x,
@@ -813,14 +824,16 @@ class BaseVAE(
     def _mixture(self, model: VAE, x: Encoded, n_draws: int) -> tuple[Tensor, Tensor]:
         """Those of q(z|x, c) averaged over p(c|x)."""
         shares = torch.softmax(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
-        each = [
-            inference.posterior(model, x, self._combination(m, len(x), shares))
-            for m in range(len(shares))
-        ]
-        loc, scale = (torch.stack(part) for part in zip(*each, strict=True))  # (M, N, Z)
-        mean = (shares * loc).sum(0)
-        variance = (shares * (scale.square() + (loc - mean).square())).sum(0)
-        return mean, variance.sqrt()
+        weight = torch.full_like(shares[0], torch.finfo(shares.dtype).tiny)
+        mean = square = shares.new_zeros(())
+        # One label at a time: West, Updating mean and variance estimates, 1979.
+        for m, share in enumerate(shares):
+            loc, scale = inference.posterior(model, x, self._combination(m, len(x), shares))
+            weight = weight + share
+            step = loc - mean
+            mean = mean + step * share / weight
+            square = square + share * (scale.square() + step * (loc - mean))
+        return mean, square.sqrt()
 
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
@@ -1129,7 +1142,7 @@ def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
 
 
 def _integer(random: np.random.RandomState) -> int:
-    return int(random.randint(np.iinfo(np.int32).max))
+    return int(random.randint(_N_SEEDS))
 
 
 def fixed_normals(n_draws: int, n_components: int) -> Tensor:

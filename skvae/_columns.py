@@ -150,7 +150,11 @@ class Columns:
         ``is_relative`` the rates of counts are relative to the total of their row.
         """
         readings = [LIKELIHOODS[name].reading for name in families]
-        totals = _totals(x, readings) if is_relative else torch.zeros(0, dtype=torch.float64)
+        totals = (
+            _totals(x, readings)
+            if is_relative
+            else torch.zeros(0, dtype=torch.float64, device="cpu")
+        )
         lowest, highest, _ = ranges or Ranges.of(x)
         measure = _Measure(readings)
         low, high = measure(torch.stack((lowest, highest)))
@@ -239,7 +243,7 @@ class Columns:
     def _sources(self) -> Tensor:
         """Of the columns that the likelihood explains those of X, (D',)."""
         sources = [i for i in self._order for _ in range(self.sizes[i])]
-        return torch.tensor(sources, dtype=torch.long)
+        return torch.tensor(sources, dtype=torch.long, device="cpu")
 
     def log_jacobian(self, encoded: Rows) -> Tensor:
         """log |d(model's columns) / dX|: what turns the model's density into one of X.
@@ -429,11 +433,12 @@ class _Measure:
 
 
 def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
-    """Of the counts of rows, in order: of all of them, or of so many from the least to the most."""
+    """Of the counts of rows, in order: of all of them, or means of so many like parts."""
     counts = _counts(readings)
     totals = torch.cat([rows[:, counts].sum(1, dtype=torch.float64) for rows in chunks(x)])
-    places = torch.linspace(0, len(totals) - 1, min(len(totals), _N_TOTALS)).round().long()
-    return totals.sort()[0].cpu()[places]
+    ordered = totals.sort()[0].cpu()
+    parts = ordered.tensor_split(min(len(ordered), _N_TOTALS))
+    return torch.stack([part.mean() for part in parts])
 
 
 def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tensor] | None:
@@ -467,4 +472,4 @@ def _part(columns: list[int]) -> slice | list[int]:
 
 
 def _where(readings: Sequence[str], *which: str) -> Tensor:
-    return torch.tensor([reading in which for reading in readings], dtype=torch.bool)
+    return torch.tensor([reading in which for reading in readings], dtype=torch.bool, device="cpu")

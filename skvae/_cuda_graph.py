@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,20 +11,23 @@ from torch import Tensor
 # Before a capture, autograd and cuBLAS have to have set up their workspaces.
 _N_WARMUP = 3
 
+# Only one capture may be under way in a process.
+_LOCK = threading.Lock()
+
 
 def capture(
     step: Callable[[], None], state: Sequence[Tensor], device: torch.device
-) -> Callable[[], None]:
-    """A function that does what ``step`` does; on the CPU, ``step`` itself.
+) -> Callable[[], None] | None:
+    """A function that does what ``step`` does; None on the CPU, where there is nothing to gain.
 
     ``step`` takes and returns nothing, works on tensors that stay where they are, has
     fixed shapes and reads nothing on the host. ``state`` are the tensors it changes:
     they are put back after the warm-up.
     """
     if device.type != "cuda":
-        return step
+        return None
     saved = [tensor.clone() for tensor in state]
-    with torch.cuda.device(device):
+    with _LOCK, torch.cuda.device(device):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -35,6 +39,7 @@ def capture(
                     tensor.copy_(value)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # On a stream of this device: by default it is one for all, of that of the first capture.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             step()
     return graph.replay

@@ -21,6 +21,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from skvae import _inference as inference
 from skvae._columns import Columns
 from skvae._conditions import Conditions
 from skvae._fitted import Fitted
@@ -70,6 +71,8 @@ class Job:
     dtype: str  # of X
     design: dict[str, Any]
     previous: Fitted | None
+    table: tuple[Rows, Tensor] | None = None  # x and c of all that are packed with it
+    first: int = 0  # where its own begin there
 
 
 class Outcome(NamedTuple):
@@ -85,7 +88,8 @@ Report = Callable[[Sequence[Job], Training], None]
 _T = TypeVar("_T")
 
 
-# A caller's no_grad or inference_mode must not reach the training; a new thread knows of neither.
+# A caller's no_grad or inference_mode must not reach the training, and no autocast; a new thread
+# knows of none of them.
 @torch.inference_mode(mode=False)
 @torch.enable_grad()
 def fit_together(
@@ -104,6 +108,17 @@ def fit_together(
     and after every one; ``done`` with the number of fits that a batch has done.
     An interrupted lone fit has an outcome; several are given up.
     """
+    with inference.without_autocast():
+        return _fit_together(requests, max_bytes, n_callers, report, done)
+
+
+def _fit_together(
+    requests: Sequence[Request],
+    max_bytes: float | None,
+    n_callers: int,
+    report: Report | None,
+    done: Callable[[int], None] | None,
+) -> list[Outcome]:
     jobs: list[Job] = []
     outcomes: dict[int, Outcome] = {}
     tables: dict[Hashable, Any] = {}
@@ -114,6 +129,7 @@ def fit_together(
             outcomes[id(request)] = Outcome(request.estimator, error=error)
     if done is not None:
         done(len(outcomes))
+    tables.clear()  # from here on the jobs alone have them
     batches = _packed(jobs, max_bytes, _SHARE_OF_MEMORY / n_callers)
     how = _How(report, is_lone=len(jobs) == 1, is_side_by_side=len(batches) > 1)
     # The batches of a GPU have all of it, one after the other: no two threads may record graphs.
@@ -136,6 +152,7 @@ def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[
         places.setdefault(place, []).append(job)
     found = []
     for members in places.values():
+        _join(members)
         device = members[0].x.device
         limit = _free_bytes(device) * share if max_bytes is None else max_bytes
         counts = [len(job.seeds) for job in members]
@@ -183,34 +200,32 @@ def _side_by_side(
 
 def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
     """Train them in one batch; in two, if that goes wrong: the device may hold half of it."""
+    trained = None
     try:
-        results, interrupt = _train(jobs, how)
+        trained = _train(jobs, how)
     except Exception as error:
         if len(jobs) == 1:
             return [(jobs[0], Outcome(jobs[0].request.estimator, error=error))]
-        error.__traceback__ = None  # its frames hold the tensors of the batch
+    if trained is None:  # only here nothing holds the frames of the error, and their tensors
         half = len(jobs) // 2
         return [done for part in (jobs[:half], jobs[half:]) for done in _fit_pack(part, how)]
+    results, interrupt = trained
     outcomes = []
-    for job, trained in zip(jobs, results, strict=True):
+    for job, of_job in zip(jobs, results, strict=True):
         estimator = job.request.estimator
         with _threads([job.run], how):
-            messages = estimator._conclude(job, trained, interrupt)
+            messages = estimator._conclude(job, of_job, interrupt)
         outcomes.append((job, Outcome(estimator, messages, interrupt=interrupt)))
     return outcomes
 
 
 def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], KeyboardInterrupt | None]:
     """The results of every job's runs, also where the user has had enough of a lone fit."""
-    tables, firsts = _joined(jobs)
-    runs = [
-        _moved(run, first)
-        for job, first in zip(jobs, firsts, strict=True)
-        for run in job.request.estimator._runs(job)
-    ]
+    assert jobs[0].table is not None
     interrupt = None
-    with _threads(runs, how):
-        training = Training(runs, *tables)
+    with _threads([job.run for job in jobs for _ in job.seeds], how):
+        runs = [_moved(run, job.first) for job in jobs for run in job.request.estimator._runs(job)]
+        training = Training(runs, *jobs[0].table)
         try:
             if how.report is not None:
                 how.report(jobs, training)
@@ -243,19 +258,27 @@ def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
     return [list(islice(each, len(job.seeds))) for job in jobs]
 
 
-def _joined(jobs: Sequence[Job]) -> tuple[tuple[Rows, Tensor], list[int]]:
-    """All their rows in one table, and where each job's begin; equal tables are there once."""
+def _join(jobs: Sequence[Job]) -> None:
+    """All their rows in one table, of which each job then has its part; equal ones are once there.
+
+    Once for all batches: what each of them copied, as many as there are threads would hold.
+    """
     firsts: dict[tuple[int, int], int] = {}
     parts: list[tuple[Any, Tensor]] = []
     n_rows = 0
     for job in jobs:
-        table = (id(job.x), id(job.c))
-        if table not in firsts:
-            firsts[table] = n_rows
+        own = (id(job.x), id(job.c))
+        if own not in firsts:
+            firsts[own] = n_rows
             parts.append((job.x, job.c))
             n_rows += len(job.x)
+        job.first = firsts[own]
     x, c = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*parts, strict=True))
-    return (x, c), [firsts[id(job.x), id(job.c)] for job in jobs]
+    for job in jobs:
+        if len(parts) > 1:
+            part = slice(job.first, job.first + len(job.x))
+            job.x, job.c = x[part], c[part]
+        job.table = x, c
 
 
 def _moved(run: Run, first: int) -> Run:
@@ -273,7 +296,9 @@ def fits(rows: Rows) -> bool:
 
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        # What PyTorch has, and nothing is in, is free too.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     return _free_host_bytes()
 
 

@@ -6,6 +6,7 @@ condition columns, ``S`` draws, ``Z`` components.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -192,8 +193,12 @@ def resampled(
         by_row = shares.T.to(generator.device)
         chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
-        p = model.decode(kept[:, None], given, log_exposure(some, model.architecture))
-        return (p.sample(generator)[:, 0].transpose(0, 1),)
+        exposure = log_exposure(some, model.architecture)
+        cells = [
+            model.decode(kept[draws, None], given, exposure).sample(generator)[:, 0]
+            for draws in _steps(model, n, len(by_row))
+        ]
+        return (torch.cat(cells).transpose(0, 1),)
 
     (draws,) = _by_chunks(answer, len(x), _pass_size(model, max(n, len(noise))))
     return draws.transpose(0, 1)
@@ -240,6 +245,15 @@ def _pass_size(model: VAE, n_draws: int = 1) -> int:
     return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
 
 
+def without_autocast() -> contextlib.ExitStack:
+    """Products in the dtype of their factors, whatever the caller lets torch do."""
+    stack = contextlib.ExitStack()
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
+
+
 def _by_chunks(
     answer: Callable[[slice], tuple[Tensor, ...]], n_rows: int, size: int
 ) -> list[Tensor]:
@@ -251,7 +265,7 @@ def _by_chunks(
     wholes: list[Tensor] = []
     keep_freed_memory()
     for start in range(0, n_rows, size):
-        with torch.inference_mode():
+        with torch.inference_mode(), without_autocast():
             parts = answer(slice(start, start + size))
         wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
         for whole, part in zip(wholes, parts, strict=True):

@@ -31,6 +31,9 @@ _TOLERANCE = 1e-5  # nats a row and iteration
 # Of a column's variance, in a start at PCA: less is seldom more than an accident of few rows,
 # and would be slow to leave.
 _LEAST_LEFT = 1e-2
+
+# An eigenvalue of a covariance that is put together by pairs of columns, of their mean.
+_LEAST_EIGENVALUE = 1e-3
 _OVERSAMPLING = 10  # more vectors than asked for, as Halko et al. advise
 
 
@@ -102,8 +105,9 @@ def linear_model(
 def _regression(x: Rows, c: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor]:
     """Least squares of values on c with an intercept: (C, D), (D,), and the covariance left.
 
-    Each moment is over the rows that have what it takes. The covariance (D, D) is empty
-    beyond ``_MAX_COVARIANCE`` columns. The tiny ridge serves conditions whose columns are
+    Each moment is over the rows that have what it takes, and the covariance made one of a
+    table after that. It (D, D) is empty beyond ``_MAX_COVARIANCE`` columns, where missing
+    values count as the mean. The tiny ridge serves conditions whose columns are
     dependent, as one-hot columns are.
     """
     n_conditions = c.shape[1]
@@ -123,17 +127,32 @@ def _regression(x: Rows, c: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor]
             counts += there[:, :n_left].T @ there
         products += centred[:, :n_left].T @ centred
     products /= counts.clamp(min=1)
+    is_by_pairs = bool((counts < len(x)).any())
     cc, cx = products[:n_conditions, :n_conditions], products[:n_conditions, n_conditions:]
     ridge = 1e-8 * torch.eye(n_conditions, dtype=torch.float64, device=x.device)
     coefficients = torch.linalg.solve(cc + ridge, cx)
     left = slice(0, n_left - n_conditions)
     covariance = products[n_conditions:, n_conditions:][:, left]
     explained = cx[:, left].T @ coefficients[:, left]
+    covariance = covariance - (explained + explained.T) / 2
     return (
         coefficients,
         mean[n_conditions:] - mean[:n_conditions] @ coefficients,
-        covariance - (explained + explained.T) / 2,
+        _positive(covariance) if is_by_pairs else covariance,
     )
+
+
+def _positive(covariance: Tensor) -> Tensor:
+    """A positive definite matrix near it, of the same diagonal.
+
+    Moments over other rows for every pair of columns need not be those of any table: with a
+    negative eigenvalue factor analysis would find columns without noise.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    least = _LEAST_EIGENVALUE * values.mean()
+    found: Tensor = (vectors * values.clamp(min=least)) @ vectors.mT
+    scale = (covariance.diagonal() / found.diagonal()).sqrt()
+    return found * scale[:, None] * scale
 
 
 class _Covariance:

@@ -77,13 +77,15 @@ class Training:
             groups.setdefault(watch.run.group, []).append(watch)
         for waiting in groups.values():
             while waiting:
-                self._group = group = _Group(waiting, self._x, self._c)
+                group = self._group = _Group(waiting, self._x, self._c)
                 # Who reads the watches between two rounds may end some of them as well.
                 least = _REPACK_BELOW[self._x.device.type] * len(waiting)
                 while _n_running(waiting) > least:
                     group.round()
                     yield self.watches
                 group.unload()
+                del group  # its memory is for the next one
+                self._group = None
                 waiting = [watch for watch in waiting if not watch.is_finished]
 
     def results(self) -> list[Trained]:
@@ -229,7 +231,7 @@ class _Group:
         if self._n_taken == runs[0].n_block_steps:
             self._next_block()
         changing = [*self._adam.changing, self._total, self._step_of_block]
-        self._take_step = capture(self._step, changing, x.device)
+        self._replay = capture(self._step, changing, x.device)
         if watches[0].has_validation:
             self._prepare_validation()
 
@@ -242,7 +244,7 @@ class _Group:
                 if self._n_taken == self._runs[0].n_block_steps:
                     self._next_block()
                 self._window.show(self._n_taken)
-                self._take_step()
+                (self._replay or self._step)()
                 self._n_taken += 1
         after = self._validate() if self._watches[0].has_validation else self._probe()
         bounds = torch.stack((self._total / self._runs[0].n_steps, after))
