@@ -46,6 +46,7 @@ from skvae._frames import (
     first_string,
     is_numeric,
     read_columns,
+    with_index,
 )
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
@@ -235,6 +236,19 @@ class BaseVAE(
                 estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
             )
 
+    @contextlib.contextmanager
+    def _kept_if_it_fails(self) -> Iterator[None]:
+        """A fit that fails leaves the model before it, and the columns that this knows."""
+        names, before = ("n_features_in_", "feature_names_in_"), dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            if "_fitted" in before and vars(self).get("_fitted") is before["_fitted"]:
+                for name in names:
+                    vars(self).pop(name, None)
+                vars(self).update({name: before[name] for name in names if name in before})
+            raise
+
     def _attributes_by_now(self, job: Job, training: Training) -> dict[str, Any]:
         """What a fit would leave behind if it ended here."""
         stopped = copy.copy(self)
@@ -352,6 +366,7 @@ class BaseVAE(
         self._set_condition(job.request.source)
         # A linear start is a model already; random networks are none.
         is_random = job.previous is None and self._kinds(best.model.architecture) == ("random",)
+        is_random = is_random and best.model.architecture.n_features > 0
         is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
         is_interrupted = interrupt is not None
         return list(
@@ -675,6 +690,9 @@ class BaseVAE(
 
         ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
         """
+        if not reset and not method and self._is_plain(True) != self._is_plain(False):
+            was = self._fitted.design["likelihood"]
+            raise _has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
         if issparse(X):
@@ -696,6 +714,8 @@ class BaseVAE(
         check_names_differ(X)
         check_feature_names(self, X, reset=reset)
         check_n_features(self, X, reset=reset)
+        if not X.shape[1]:
+            raise ValueError(f"Found array with 0 feature(s) (shape={tuple(X.shape)}) in X.")
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
         table = self._table(X, reset, method, modelled)
@@ -725,7 +745,8 @@ class BaseVAE(
             return Table.of(X, self.likelihood, modelled)
         table = self._fitted.table
         if not method and not isinstance(self.likelihood, str):
-            asked = families_of(self.likelihood, X, read_columns(X), modelled)
+            known = [column.family for column in table.columns]
+            asked = families_of(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
             if asked != table.families:
                 raise _has_changed([f"likelihood was {table.families} and is {asked}"])
@@ -823,7 +844,7 @@ class BaseVAE(
 
     def _mixture(self, model: VAE, x: Encoded, n_draws: int) -> tuple[Tensor, Tensor]:
         """Those of q(z|x, c) averaged over p(c|x)."""
-        shares = torch.softmax(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
+        shares = inference.normalised(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
         weight = torch.full_like(shares[0], torch.finfo(shares.dtype).tiny)
         mean = square = shares.new_zeros(())
         # One label at a time: West, Updating mean and variance estimates, 1979.
@@ -916,7 +937,7 @@ class BaseVAE(
         if c is not None:
             means = inference.expected(model, x, c, noise, columns.mean)
         else:
-            shares = torch.softmax(self._joint(model, x, n_draws), 1)
+            shares = inference.normalised(self._joint(model, x, n_draws), 1)
             means = sum(
                 share[:, None]
                 * inference.expected(
@@ -940,7 +961,7 @@ class BaseVAE(
         if c is not None:
             draws = inference.resampled(model, x, c, noise, n_draws, generator)
         else:
-            shares = torch.softmax(self._joint(model, x, n_importance), 1).cpu()
+            shares = inference.normalised(self._joint(model, x, n_importance), 1).cpu()
             labels = torch.multinomial(shares, n_draws, True, generator=generator).T.numpy()
             draws = torch.cat(
                 [
@@ -1000,12 +1021,18 @@ class BaseVAE(
         *,
         is_mean: bool,
         beside: Mapping[int, np.ndarray] | None = None,
+        completed: Any = None,
     ) -> Any:
-        """Rows like those of fit's X; ``beside`` are its columns that are not modelled."""
+        """Rows like those of fit's X; ``beside`` are its columns that are not modelled.
+
+        ``completed`` is the user's X, if the rows are those of X and it is the missing cells that
+        are decoded.
+        """
         table = self._fitted.table
         if table is None:
             return self._output(x, like)
-        rows = table.decode(to_numpy(x), beside or {}, is_mean=is_mean)
+        rows = table.decode(to_numpy(x), beside or {}, is_mean=is_mean, completed=completed)
+        rows = with_index(rows, like if completed is None else completed)
         if not isinstance(rows, np.ndarray) or rows.dtype == object:
             return rows
         return self._output(torch.from_numpy(rows), like)

@@ -7,12 +7,12 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from scipy.sparse import issparse
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skvae import _inference as inference
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     kind_of,
@@ -199,7 +199,8 @@ class ConditionalVAE(BaseVAE):
             For infinite values in X, NaN in the condition, no condition at all or two,
             values outside of the likelihood's support and parameters out of range.
         """
-        return self._fit_given(X, y, condition, is_partial=False)
+        with self._kept_if_it_fails():
+            return self._fit_given(X, y, condition, is_partial=False)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
@@ -219,7 +220,8 @@ class ConditionalVAE(BaseVAE):
         -------
         self : ConditionalVAE
         """
-        return self._fit_given(X, y, condition, is_partial=True)
+        with self._kept_if_it_fails():
+            return self._fit_given(X, y, condition, is_partial=True)
 
     def fit_transform(self, X: Any, y: Any = None, *, condition: Any = None) -> Any:
         """``fit(X, y, condition=condition).transform(X, condition=condition)``.
@@ -329,10 +331,10 @@ class ConditionalVAE(BaseVAE):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             Of the kind that `inverse_transform` gives.
         """
-        X, values = self._enter_given(X, condition, "impute")
-        x = self._imputed(X, values, n_draws)
+        x, values = self._enter_given(X, condition, "impute")
+        means = self._imputed(x, values, n_draws)
         given = [] if values is None else self._fitted.conditions.ordered(values)
-        return self._assemble(x, given, X, True)
+        return self._assemble(means, given, x, True, completed=X)
 
     def sample_missing(
         self,
@@ -366,10 +368,10 @@ class ConditionalVAE(BaseVAE):
         -------
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
         """
-        X, values = self._enter_given(X, condition, "sample_missing")
-        copies = self._resampled(X, values, n_draws, n_importance, random_state)
+        x, values = self._enter_given(X, condition, "sample_missing")
+        copies = self._resampled(x, values, n_draws, n_importance, random_state)
         given = [] if values is None else self._fitted.conditions.ordered(values)
-        return [self._assemble(x, given, X, False) for x in copies]
+        return [self._assemble(copy, given, x, False, completed=X) for copy in copies]
 
     def sample(
         self,
@@ -476,7 +478,7 @@ class ConditionalVAE(BaseVAE):
         if c is not None:
             return self._output(c.new_ones(len(c), 1), X)
         joint = self._joint(model, x, self._check_count(n_draws))
-        return self._output(torch.softmax(joint, 1), X)
+        return self._output(inference.normalised(joint, 1), X)
 
     def elbo(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> BoundTerms:
         """The evidence lower bound of each row given c, split into its two terms.
@@ -655,14 +657,25 @@ class ConditionalVAE(BaseVAE):
                 f"condition_columns={given!r} must be a list of names (str) or positions (int) of "
                 "columns of X, for instance ['batch'] or [0]."
             )
-        names = [str(name) for name in table.columns] if hasattr(table, "columns") else []
+        if not len(given):
+            raise ValueError(
+                "condition_columns is an empty list. Name columns of X, or take the condition from "
+                "y or condition=: condition_columns=None."
+            )
+        names = list(getattr(table, "columns", []))
+        if not all(isinstance(name, str) for name in names):
+            names = []
         positions = []
         for column in self.condition_columns:
             if isinstance(column, str):
                 if column not in names:
                     raise ValueError(
                         f"condition_columns names {column!r}, which is not a column of X"
-                        + (f": {names}." if names else " (X has no column names; use positions).")
+                        + (
+                            f": {names}."
+                            if names
+                            else " (its columns have no names that are strings; use positions)."
+                        )
                     )
                 positions.append(names.index(column))
             else:
@@ -690,15 +703,21 @@ class ConditionalVAE(BaseVAE):
         return conditions.values(drawn)
 
     def _assemble(
-        self, x: Tensor, condition: Sequence[np.ndarray], like: Any, is_mean: bool
+        self,
+        x: Tensor,
+        condition: Sequence[np.ndarray],
+        like: Any,
+        is_mean: bool,
+        *,
+        completed: Any = None,
     ) -> Any:
         """Decoded columns, and the condition in its own where X has them."""
         if self.condition_columns is None:
-            return self._rows(x, like, is_mean=is_mean)
+            return self._rows(x, like, is_mean=is_mean, completed=completed)
         positions = self._condition_positions()
         if self._fitted.table is not None:
             beside = dict(zip(positions, condition, strict=True))
-            return self._rows(x, like, is_mean=is_mean, beside=beside)
+            return self._rows(x, like, is_mean=is_mean, beside=beside, completed=completed)
         others, shape = _others(positions, self.n_features_in_), (len(x), self.n_features_in_)
         if all(column.dtype.kind in "biuf" for column in condition):
             full = x.new_empty(shape)

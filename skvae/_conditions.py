@@ -72,6 +72,8 @@ class Number:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         try:
+            if values.dtype.kind in "mM":
+                raise TypeError("a date is no number")
             numbers = values.astype(np.float64)
         except (TypeError, ValueError):
             raise ValueError(
@@ -176,6 +178,8 @@ def read_condition(
             raise ValueError(f"condition has {values.ndim} axes; it has to be a column or a table.")
     if not columns:
         raise ValueError("condition is a table without columns.")
+    if not len(columns[0][1]):
+        raise ValueError("condition has no rows.")
     if names:
         columns = [(name, values) for name, (_, values) in zip(names, columns, strict=True)]
     columns = [(name, narrowed(values)) for name, values in columns]
@@ -219,7 +223,9 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     )
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)
-    names = [f"y{i}" for i in range(values.shape[1])] if values.ndim == 2 else [name or "y"]
+    names = [name or "y"]
+    if values.ndim == 2:
+        names = list(getattr(y, "columns", [f"y{i}" for i in range(values.shape[1])]))
     return read_condition(values, n_rows, names=[str(name) for name in names])
 
 
@@ -237,7 +243,9 @@ def plain(values: Any) -> np.ndarray:
 
 
 def narrowed(column: np.ndarray) -> np.ndarray:
-    """A column of objects that are all numbers or all strings, as such."""
+    """A column of objects that are all numbers or all strings, as such; dates in one unit."""
+    if column.dtype.kind in "mM":
+        return column.astype(f"{column.dtype.kind}8[us]")
     if column.dtype.kind != "O":
         return column
     values = column.tolist()
@@ -249,6 +257,8 @@ def narrowed(column: np.ndarray) -> np.ndarray:
 def is_missing(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "fc":
         return ~np.isfinite(values)
+    if values.dtype.kind in "mM":
+        return np.asarray(np.isnat(values))
     if values.dtype.kind == "O":
         # NaN and pandas' NaT differ from themselves; its NA gives no truth value at all.
         def missing(value: Any) -> bool:

@@ -17,9 +17,16 @@ OF_NUMBERS = frozenset(name for name in LIKELIHOODS if name != "categorical")
 
 
 def families_of(
-    likelihood: Any, X: Any, columns: Sequence[Cells], modelled: Sequence[int] | None = None
+    likelihood: Any,
+    X: Any,
+    columns: Sequence[Cells],
+    modelled: Sequence[int] | None = None,
+    known: Sequence[str] | None = None,
 ) -> list[str]:
-    """The likelihood of every column of X; "" for those that are not modelled."""
+    """The likelihood of every column of X; "" for those that are not modelled.
+
+    ``known`` is what "auto" was found to be in an earlier X.
+    """
     modelled = range(len(columns)) if modelled is None else modelled
     if isinstance(likelihood, str):
         names = dict.fromkeys(modelled, likelihood)
@@ -32,7 +39,8 @@ def families_of(
                 "Name them too, or add 'remainder', with a likelihood for all the rest or 'auto'."
             )
         names.update(dict.fromkeys(left, rest))
-    auto = {i: _likely(columns[i]) for i in modelled if names[i] == "auto"}
+    found = (lambda i: _likely(columns[i])) if known is None else known.__getitem__
+    auto = {i: found(i) for i in modelled if names[i] == "auto"}
     return [{**names, **auto}[i] if i in modelled else "" for i in range(len(columns))]
 
 

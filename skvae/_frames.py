@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -46,11 +46,14 @@ def kind_of(name: Any, dtype: str) -> str:
 # ---------------------------------------------------------------------- reading
 
 
-def read_columns(X: Any) -> list[Cells]:
-    """The columns of a DataFrame, or of an array of any kind."""
+def read_columns(X: Any, *, is_exact: bool = False) -> list[Cells]:
+    """The columns of a DataFrame, or of an array of any kind.
+
+    With ``is_exact`` integers stay such where some are missing, as objects, which takes longer.
+    """
     if not hasattr(X, "columns"):
         return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
-    return [_of_series(name, X[name]) for name in X.columns]
+    return [_of_series(name, X[name], is_exact) for name in X.columns]
 
 
 def check_names_differ(X: Any) -> None:
@@ -73,10 +76,10 @@ def is_numeric(X: Any) -> bool:
         return False
     if isinstance(X, (list, tuple)):
         try:
-            return np.asarray(X).dtype.kind not in "OUS"
+            return np.asarray(X).dtype.kind not in "OUST"
         except ValueError:  # rows of several lengths
             return True
-    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUS"
+    return getattr(getattr(X, "dtype", None), "kind", "f") not in "OUST"
 
 
 def first_string(X: Any) -> tuple[int, int, str] | None:
@@ -100,14 +103,17 @@ def _of_array(position: int, values: np.ndarray) -> Cells:
     return _of_objects(Cells(f"x{position}", values, str(values.dtype).replace("<U", "str")))
 
 
-def _of_series(name: Any, series: Any) -> Cells:
+def _of_series(name: Any, series: Any, is_exact: bool) -> Cells:
     dtype, declared, is_ordered = series.dtype, None, False
     text = str(dtype)
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
         declared, is_ordered = dtype.categories.to_numpy(), bool(dtype.ordered)
-    return _of_objects(Cells(name, narrowed(plain(series)), text, declared, is_ordered))
+    values = plain(series)
+    if is_exact and values.dtype.kind == "f" and kind_of(name, text) == "integer":
+        return Cells(name, np.array(series.to_list(), dtype=object), text)
+    return _of_objects(Cells(name, narrowed(values), text, declared, is_ordered))
 
 
 def _of_objects(cells: Cells) -> Cells:
@@ -142,6 +148,19 @@ def categories_of(cells: Cells) -> np.ndarray:
             f"column {cells.name!r} of X has values of several types: {listed(types)}. As "
             "categories they have no order: turn them all into strings."
         ) from None
+
+
+def check_hashable(cells: Cells) -> None:
+    """A category is a single value, that others may be equal to."""
+    if cells.values.dtype.kind != "O":
+        return
+    for row, value in enumerate(cells.values.tolist()):
+        if not isinstance(value, Hashable):
+            raise ValueError(
+                f"column {cells.name!r} of X has {value!r} (row {row}), which is no category: a "
+                f"{type(value).__name__} can change. Turn the values into strings, or drop the "
+                "column."
+            )
 
 
 def numbers_of(cells: Cells, family: str) -> np.ndarray:
@@ -181,6 +200,25 @@ def library_of(X: Any) -> str:
 def frame_of(library: str, columns: Sequence[Cells]) -> Any:
     """A DataFrame of that library."""
     return {"pandas": _pandas, "polars": _polars}[library](columns)
+
+
+def kept(cells: Cells, given: Cells) -> Cells:
+    """Cells of which those that are given as integers are what they were."""
+    if cells.values.dtype.kind not in "iu" or given.values.dtype.kind not in "iuO":
+        return cells
+    there = ~is_blank(given.values)
+    if there.all() and given.values.dtype.kind in "iu":
+        return cells._replace(values=given.values)
+    values = cells.values.copy()
+    values[there] = given.values[there].astype(values.dtype)
+    return cells._replace(values=values)
+
+
+def with_index(rows: Any, X: Any) -> Any:
+    """Rows of pandas with the index of X, if that is of pandas too."""
+    if library_of(rows) == library_of(X) == "pandas":
+        rows.index = X.index
+    return rows
 
 
 def _pandas(columns: Sequence[Cells]) -> Any:

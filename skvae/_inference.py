@@ -95,7 +95,7 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
             log_mean_exp(log_weights),
             log_px.mean(0),
             gaussian_kl(q.loc[0], q.log_scale[0]),
-            1 / torch.softmax(log_weights, 0).square().sum(0),
+            1 / normalised(log_weights, 0).square().sum(0),
         )
 
     return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
@@ -117,13 +117,20 @@ def _weighed(
         squares[some] = z.square().sum(-1)[:, 0]
     # log p(z) - log q(z|x, c), whose constants cancel
     log_ratio = 0.5 * (noise.square().sum(-1, keepdim=True) - squares) + q.log_scale.sum(-1)
-    return log_px, log_px + log_ratio
+    # Rows so far out that the dtype holds no density of theirs have none.
+    return log_px, (log_px + log_ratio).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def _shares(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Draws z (S, 1, B, Z) from q, and their importance weights (S, B), which sum to one."""
     _, log_weights = _weighed(model, q, x, c, noise)
-    return q.rsample(noise[:, None, None]), torch.softmax(log_weights, 0)
+    return q.rsample(noise[:, None, None]), normalised(log_weights, 0)
+
+
+def normalised(log_weights: Tensor, dim: int) -> Tensor:
+    """Weights that sum to one. All alike for rows so far out that none has a density at all."""
+    is_lost = log_weights.amax(dim, keepdim=True) == -torch.inf
+    return torch.softmax(log_weights.masked_fill(is_lost, 0.0), dim)
 
 
 def _steps(model: VAE, n_draws: int, n_rows: int) -> Iterator[slice]:

@@ -17,8 +17,10 @@ from skvae._frames import (
     LIBRARIES,
     Cells,
     categories_of,
+    check_hashable,
     frame_of,
     is_blank,
+    kept,
     kind_of,
     library_of,
     numbers_of,
@@ -41,6 +43,7 @@ class Column:
     def of(cls, cells: Cells, family: str) -> Column:
         categories, is_declared = cells.declared, cells.declared is not None
         if family == "categorical" and categories is None:
+            check_hashable(cells)
             categories = categories_of(cells)
         return cls(cells.name, cells.dtype, family, categories, is_declared, cells.is_ordered)
 
@@ -134,9 +137,18 @@ class Table:
         return encoded.astype(np.float32) if is_single else encoded
 
     def decode(
-        self, x: np.ndarray, beside: Mapping[int, np.ndarray], *, is_mean: bool = False
+        self,
+        x: np.ndarray,
+        beside: Mapping[int, np.ndarray],
+        *,
+        is_mean: bool = False,
+        completed: Any = None,
     ) -> Any:
-        """(N, D) numbers -> rows like those of X; ``beside`` has the columns not modelled."""
+        """(N, D) numbers -> rows like those of X; ``beside`` has the columns not modelled.
+
+        Where they complete the rows of an X, integers of it stay what they are: as numbers of
+        float64 they are rounded beyond 2^53.
+        """
         parts = iter(x.T)
         columns = [
             column.decode(next(parts), is_mean=is_mean)
@@ -144,6 +156,9 @@ class Table:
             else column._cells(beside[i])
             for i, column in enumerate(self.columns)
         ]
+        if completed is not None:
+            given = read_columns(completed, is_exact=True)
+            columns = [kept(*pair) for pair in zip(columns, given, strict=True)]
         if self.library:
             return frame_of(self.library, columns)
         if all(cells.values.dtype.kind in "biuf" for cells in columns):

@@ -136,8 +136,9 @@ class VAETransformer(BaseVAE):
             likelihood's support, and parameters outside of their range.
         """
         given = X, y
-        X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
-        self._fit(X, None, None, like=X, table=table, given=given)
+        with self._kept_if_it_fails():
+            X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
+            self._fit(X, None, None, like=X, table=table, given=given)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -157,8 +158,9 @@ class VAETransformer(BaseVAE):
         -------
         self : VAETransformer
         """
-        X, table = self._read(X, reset=not hasattr(self, "_fitted"))
-        self._fit(X, None, None, like=X, is_partial=True, table=table)
+        with self._kept_if_it_fails():
+            X, table = self._read(X, reset=not hasattr(self, "_fitted"))
+            self._fit(X, None, None, like=X, is_partial=True, table=table)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -242,8 +244,8 @@ class VAETransformer(BaseVAE):
             Of the kind that `inverse_transform` gives.
         """
         check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="impute")
-        return self._rows(self._imputed(X, None, n_draws), X, is_mean=True)
+        x, _ = self._read(X, reset=False, method="impute")
+        return self._rows(self._imputed(x, None, n_draws), x, is_mean=True, completed=X)
 
     def sample_missing(
         self,
@@ -275,9 +277,9 @@ class VAETransformer(BaseVAE):
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="sample_missing")
-        copies = self._resampled(X, None, n_draws, n_importance, random_state)
-        return [self._rows(x, X, is_mean=False) for x in copies]
+        x, _ = self._read(X, reset=False, method="sample_missing")
+        copies = self._resampled(x, None, n_draws, n_importance, random_state)
+        return [self._rows(copy, x, is_mean=False, completed=X) for copy in copies]
 
     def sample(
         self,

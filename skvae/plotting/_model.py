@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -198,6 +199,8 @@ def _found(estimator: Any, step: str | None) -> Model:
 
 def as_array(values: Any) -> np.ndarray:
     """Any table or column as numpy."""
+    if issparse(values):
+        return np.asarray(values.toarray())
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     return np.asarray(values) if isinstance(values, (list, tuple)) else to_numpy(values)
