@@ -178,7 +178,7 @@ def read_condition(
             raise ValueError(f"condition has {values.ndim} axes; it has to be a column or a table.")
     if not columns:
         raise ValueError("condition is a table without columns.")
-    if not len(columns[0][1]):
+    if n_rows is None and not len(columns[0][1]):
         raise ValueError("condition has no rows.")
     if names:
         columns = [(name, values) for name, (_, values) in zip(names, columns, strict=True)]
@@ -251,7 +251,7 @@ def narrowed(column: np.ndarray) -> np.ndarray:
     values = column.tolist()
     array = np.array(values)
     is_text = all(isinstance(value, str) for value in values)
-    return array if array.dtype.kind in "biuf" or is_text else column
+    return array if (array.dtype.kind in "biuf" or is_text) and array.ndim == 1 else column
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:

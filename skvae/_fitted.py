@@ -97,6 +97,8 @@ class Fitted:
         optimizer = {
             part: _arrays(arrays, laid_out[part]) for part, arrays in plain["optimizer"].items()
         }
+        if not np.isfinite(optimizer["n_steps"]["n_steps"]).all():
+            raise ValueError("its optimizer has taken no number of steps")
         return cls(
             from_state(architecture, _to_tensors(weights, device)),
             columns,

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-5  # nats a row and iteration
 # and would be slow to leave.
 _LEAST_LEFT = 1e-2
 
-# An eigenvalue of a covariance that is put together by pairs of columns, of their mean.
+# Of a matrix of correlations that is put together by pairs of columns the least eigenvalue.
 _LEAST_EIGENVALUE = 1e-3
 _OVERSAMPLING = 10  # more vectors than asked for, as Halko et al. advise
 
@@ -148,10 +148,12 @@ def _positive(covariance: Tensor) -> Tensor:
     Moments over other rows for every pair of columns need not be those of any table: with a
     negative eigenvalue factor analysis would find columns without noise.
     """
-    values, vectors = torch.linalg.eigh(covariance)
-    least = _LEAST_EIGENVALUE * values.mean()
-    found: Tensor = (vectors * values.clamp(min=least)) @ vectors.mT
-    scale = (covariance.diagonal() / found.diagonal()).sqrt()
+    unit = covariance.diagonal().clamp(min=torch.finfo(covariance.dtype).tiny).sqrt()
+    values, vectors = torch.linalg.eigh(covariance / (unit[:, None] * unit))
+    if not len(values) or values[0] >= _LEAST_EIGENVALUE:
+        return covariance
+    found: Tensor = (vectors * values.clamp(min=_LEAST_EIGENVALUE)) @ vectors.mT
+    scale = unit / found.diagonal().sqrt()
     return found * scale[:, None] * scale
 
 
