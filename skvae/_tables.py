@@ -158,7 +158,11 @@ class Table:
         ]
         if completed is not None:
             given = read_columns(completed, is_exact=True)
-            columns = [kept(*pair) for pair in zip(columns, given, strict=True)]
+            # A category that was not there in fit may count as missing.
+            columns = [
+                cells if column.is_categorical else kept(cells, own)
+                for column, cells, own in zip(self.columns, columns, given, strict=True)
+            ]
         if self.library:
             return frame_of(self.library, columns)
         if all(cells.values.dtype.kind in "biuf" for cells in columns):

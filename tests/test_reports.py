@@ -100,6 +100,21 @@ def test_large_integers_stay_what_they_are(dtype):
     assert (drawn["t"] == table["t"]).drop(1).all()
 
 
+def test_new_categories_that_are_numbers_are_filled():
+    table = pd.DataFrame({"h": np.array([10, 20, 40])[np.arange(60) % 3], "x": X[:, 0]})
+    likelihood = {"categorical": ["h"], "remainder": "auto"}
+    model = VAETransformer(likelihood=likelihood, handle_unknown="missing", **SMALL).fit(table)
+    table.loc[0, "h"] = 41
+    assert model.impute(table)["h"].isin([10, 20, 40]).all()
+
+
+def test_dates_are_categories_if_named():
+    table = pd.DataFrame({"d": DATES.as_unit("ns"), "x": X[:, 0]})
+    likelihood = {"categorical": ["d"], "remainder": "auto"}
+    model = VAETransformer(likelihood=likelihood, **SMALL).fit(table)
+    assert model.sample(5)["d"].isin(DATES).all()
+
+
 def test_a_category_that_is_a_date_may_be_missing():
     table = pd.DataFrame({"x": X[:, 0], "d": pd.Categorical(DATES.where(np.arange(60) != 4))})
     model = VAETransformer(likelihood="auto", **SMALL).fit(table)
