@@ -85,6 +85,9 @@ from skvae._vae import (
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
 
+# What scikit-learn keeps of the columns of X.
+_OF_COLUMNS = ("n_features_in_", "feature_names_in_")
+
 # Seeds are below.
 _N_SEEDS = np.iinfo(np.int32).max
 
@@ -223,8 +226,7 @@ class BaseVAE(
         else:
             found = fitted_attributes(outcome.estimator)
             # Equal columns may have other names here: those of this X are there already.
-            own = ("n_features_in_", "feature_names_in_")
-            vars(self).update({name: found[name] for name in found if name not in own})
+            vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
         if outcome.error is not None:
             raise outcome.error
         for message in outcome.warnings:
@@ -239,14 +241,14 @@ class BaseVAE(
     @contextlib.contextmanager
     def _kept_if_it_fails(self) -> Iterator[None]:
         """A fit that fails leaves the model before it, and the columns that this knows."""
-        names, before = ("n_features_in_", "feature_names_in_"), dict(vars(self))
+        before = dict(vars(self))
         try:
             yield
         except BaseException:
             if "_fitted" in before and vars(self).get("_fitted") is before["_fitted"]:
-                for name in names:
+                for name in _OF_COLUMNS:
                     vars(self).pop(name, None)
-                vars(self).update({name: before[name] for name in names if name in before})
+                vars(self).update({name: before[name] for name in _OF_COLUMNS if name in before})
             raise
 
     def _attributes_by_now(self, job: Job, training: Training) -> dict[str, Any]:

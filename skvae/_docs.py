@@ -180,8 +180,8 @@ ATTRIBUTES = """\
 
     noise_variance_ : ndarray of shape (n_features,)
         Variance of x given z in squared units of X, averaged over the training rows; 0
-        for constant columns, NaN for categories. Without the columns
-        of a condition. Not for likelihood="bernoulli".
+        for constant columns, NaN for categories; those of a condition have none. Not for
+        likelihood="bernoulli".
 
     n_iter_ : int
         Epochs of the start that was kept.

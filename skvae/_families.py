@@ -39,8 +39,11 @@ def families_of(
                 "Name them too, or add 'remainder', with a likelihood for all the rest or 'auto'."
             )
         names.update(dict.fromkeys(left, rest))
-    found = (lambda i: _likely(columns[i])) if known is None else known.__getitem__
-    auto = {i: found(i) for i in modelled if names[i] == "auto"}
+    auto = {
+        i: _likely(columns[i]) if known is None else known[i]
+        for i in modelled
+        if names[i] == "auto"
+    }
     return [{**names, **auto}[i] if i in modelled else "" for i in range(len(columns))]
 
 

@@ -21,10 +21,10 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from skvae import _inference as inference
 from skvae._columns import Columns
 from skvae._conditions import Conditions
 from skvae._fitted import Fitted
+from skvae._inference import without_autocast
 from skvae._packs import n_parameters, packs
 from skvae._rows import Rows
 from skvae._run import Run
@@ -92,6 +92,7 @@ _T = TypeVar("_T")
 # knows of none of them.
 @torch.inference_mode(mode=False)
 @torch.enable_grad()
+@without_autocast()
 def fit_together(
     requests: Sequence[Request],
     *,
@@ -108,17 +109,6 @@ def fit_together(
     and after every one; ``done`` with the number of fits that a batch has done.
     An interrupted lone fit has an outcome; several are given up.
     """
-    with inference.without_autocast():
-        return _fit_together(requests, max_bytes, n_callers, report, done)
-
-
-def _fit_together(
-    requests: Sequence[Request],
-    max_bytes: float | None,
-    n_callers: int,
-    report: Report | None,
-    done: Callable[[int], None] | None,
-) -> list[Outcome]:
     jobs: list[Job] = []
     outcomes: dict[int, Outcome] = {}
     tables: dict[Hashable, Any] = {}

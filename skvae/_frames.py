@@ -46,14 +46,11 @@ def kind_of(name: Any, dtype: str) -> str:
 # ---------------------------------------------------------------------- reading
 
 
-def read_columns(X: Any, *, is_exact: bool = False) -> list[Cells]:
-    """The columns of a DataFrame, or of an array of any kind.
-
-    With ``is_exact`` integers stay such where some are missing, as objects, which takes longer.
-    """
+def read_columns(X: Any) -> list[Cells]:
+    """The columns of a DataFrame, or of an array of any kind."""
     if not hasattr(X, "columns"):
         return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
-    return [_of_series(name, X[name], is_exact) for name in X.columns]
+    return [_of_series(name, X[name]) for name in X.columns]
 
 
 def check_names_differ(X: Any) -> None:
@@ -103,17 +100,14 @@ def _of_array(position: int, values: np.ndarray) -> Cells:
     return _of_objects(Cells(f"x{position}", values, str(values.dtype).replace("<U", "str")))
 
 
-def _of_series(name: Any, series: Any, is_exact: bool) -> Cells:
+def _of_series(name: Any, series: Any) -> Cells:
     dtype, declared, is_ordered = series.dtype, None, False
     text = str(dtype)
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
         declared, is_ordered = dtype.categories.to_numpy(), bool(dtype.ordered)
-    values = plain(series)
-    if is_exact and values.dtype.kind == "f" and kind_of(name, text) == "integer":
-        return Cells(name, np.array(series.to_list(), dtype=object), text)
-    return _of_objects(Cells(name, narrowed(values), text, declared, is_ordered))
+    return _of_objects(Cells(name, narrowed(plain(series)), text, declared, is_ordered))
 
 
 def _of_objects(cells: Cells) -> Cells:
@@ -202,16 +196,29 @@ def frame_of(library: str, columns: Sequence[Cells]) -> Any:
     return {"pandas": _pandas, "polars": _polars}[library](columns)
 
 
-def kept(cells: Cells, given: Cells) -> Cells:
-    """Cells of which those that are given as integers are what they were."""
-    if cells.values.dtype.kind not in "iu" or given.values.dtype.kind not in "iuO":
+def kept(cells: Cells, X: Any, position: int) -> Cells:
+    """Cells of which those that are integers in this column of X are what they were."""
+    if cells.values.dtype.kind not in "iu":
         return cells
-    there = ~is_blank(given.values)
-    if there.all() and given.values.dtype.kind in "iu":
-        return cells._replace(values=given.values)
-    values = cells.values.copy()
-    values[there] = given.values[there].astype(values.dtype)
+    given = _exactly(X, position)
+    if given.dtype.kind in "iu":
+        return cells._replace(values=given)
+    if given.dtype.kind != "O":
+        return cells
+    there, values = ~is_blank(given), cells.values.copy()
+    values[there] = given[there].astype(values.dtype)
     return cells._replace(values=values)
+
+
+def _exactly(X: Any, position: int) -> np.ndarray:
+    """A column in which integers stay such beside missing cells: as objects."""
+    if not hasattr(X, "columns"):
+        return _of_array(position, narrowed(as_array(X)[:, position])).values
+    name = X.columns[position]
+    series = X[name]
+    values = _of_series(name, series).values
+    is_rounded = values.dtype.kind == "f" and kind_of(name, str(series.dtype)) == "integer"
+    return np.array(series.to_list(), dtype=object) if is_rounded else values
 
 
 def with_index(rows: Any, X: Any) -> Any:

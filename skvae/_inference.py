@@ -252,13 +252,14 @@ def _pass_size(model: VAE, n_draws: int = 1) -> int:
     return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
 
 
-def without_autocast() -> contextlib.ExitStack:
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
     """Products in the dtype of their factors, whatever the caller lets torch do."""
-    stack = contextlib.ExitStack()
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            stack.enter_context(torch.autocast(device, enabled=False))
-    return stack
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _by_chunks(

@@ -157,11 +157,10 @@ class Table:
             for i, column in enumerate(self.columns)
         ]
         if completed is not None:
-            given = read_columns(completed, is_exact=True)
             # A category that was not there in fit may count as missing.
             columns = [
-                cells if column.is_categorical else kept(cells, own)
-                for column, cells, own in zip(self.columns, columns, given, strict=True)
+                cells if column.is_categorical else kept(cells, completed, i)
+                for i, (column, cells) in enumerate(zip(self.columns, columns, strict=True))
             ]
         if self.library:
             return frame_of(self.library, columns)

@@ -618,6 +618,7 @@ def test_in_a_pipeline(pipeline, frame, name, monkeypatch):
     inner = pipeline[1]
     rows = pipeline[:1].transform(frame)
     if name == "LatentSpaceDisplay":
+        np.testing.assert_array_equal(display.mean, inner.posterior(rows).mean[:, :2])
         np.testing.assert_allclose(display.mean, inner.transform(rows)[:, :2], rtol=1e-12)
     if name == "ReconstructionDisplay":
         means = unscaled(pipeline, inner.inverse_transform(inner.transform(rows[:2])))
