@@ -500,6 +500,7 @@ class BaseVAE(
         self._fitted = fitted
         self._n_features_out = fitted.model.architecture.n_components
         self.kl_per_component_ = from_tensor(kl.to(_DTYPES[fitted.dtype]), job.request.like)
+        self.likelihoods_ = list(fitted.columns.families)
         self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
         self.device_ = str(job.x.device)
 

@@ -19,6 +19,7 @@ from skvae._conditions import (
     kind_of_target,
     read_condition,
     read_target,
+    warn_of_many_labels,
 )
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
 from skvae._frames import as_array
@@ -386,7 +387,8 @@ class ConditionalVAE(BaseVAE):
         Parameters
         ----------
         n_samples : int, default=1
-            With a condition of m rows, 1 or m: a row is drawn for each.
+            With a condition of several rows a row is drawn for each, and `n_samples` may be
+            left out; a condition of one row is that of all.
         condition : array-like or DataFrame, default=None
             None draws labels by their shares in the rows of the first fit.
         mean : bool, default=False
@@ -406,12 +408,14 @@ class ConditionalVAE(BaseVAE):
         if condition is not None:
             values = read_condition(condition)
             n_given = len(values[0][1])
-            if n_samples not in (1, n_given):
+            if n_given == 1:
+                values = [(name, column.repeat(n_samples)) for name, column in values]
+            elif n_samples not in (1, n_given):
                 raise ValueError(
                     f"n_samples={n_samples}, but condition has {n_given} rows. A row is drawn for "
                     "each row of the condition: leave n_samples out, or repeat the condition."
                 )
-            n_samples = n_given
+            n_samples = max(n_samples, n_given)
         x, drawn = self._sample(n_samples, values, mean, random_state)
         return self._assemble(x, self._labels(values, drawn, n_samples), None, mean)
 
@@ -565,6 +569,8 @@ class ConditionalVAE(BaseVAE):
                 "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
                 "condition_columns of X. Without any condition, use VAETransformer."
             )
+        if not goes_on:
+            warn_of_many_labels(values, kinds)
         self._fit(
             X,
             values,

@@ -5,6 +5,7 @@ Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in train
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,11 @@ from skvae._sklearn import to_numpy
 
 #: The columns of a condition, with their names where they have any.
 Values = Sequence[tuple[str | None, np.ndarray]]
+
+
+# More labels than these, and than one for so many rows, are rather numbers.
+_FEW_LABELS = 20
+_ROWS_OF_A_LABEL = 10
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,22 @@ def kind_of(values: np.ndarray) -> str:
 def kind_of_target(y: np.ndarray) -> str:
     """y is a label or a number as scikit-learn sees a target."""
     return "number" if type_of_target(y, input_name="y").startswith("continuous") else "label"
+
+
+def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
+    """Numbers that are labels only since they are whole: seldom what was meant."""
+    for i, ((name, column), kind) in enumerate(zip(values, kinds, strict=True)):
+        if kind == "number" or column.dtype.kind not in "iuf":
+            continue
+        n_labels = len(np.unique(column))
+        if n_labels > max(_FEW_LABELS, len(column) // _ROWS_OF_A_LABEL):
+            warnings.warn(
+                f"condition column {_name(i, name)!r} has {n_labels} different numbers in "
+                f"{len(column)} rows, and each of them is taken for a label of its own. If they "
+                "are numbers, give them as floats: condition=values.astype(float).",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:

@@ -61,11 +61,13 @@ PARAMETERS = """\
         "auto" goes by dtypes: categories, strings and objects are categorical, bools are
         bernoulli, floats gaussian. Integers are negative_binomial, which has the Poisson
         distribution as its limit, if none is negative and they vary at least as much as
-        counts do (variance not below the mean); else gaussian.
+        counts do (their variance is not below the mean by more than chance); else gaussian.
+        `likelihoods_` has what was found. Draws of a number are not bounded by what was
+        seen: name the likelihood, where a column has limits.
 
         With a mapping, a list, "auto" or "categorical", X may hold strings; and a model that
         was fitted on a DataFrame (pandas or polars) gives DataFrames of its columns and dtypes
-        where it gives rows. A draw is a row that could have been in X: a category, a whole
+        where it gives rows. A draw has values that could have been in X: a category, a whole
         number. A mean is the likeliest category or bool, and the expected value of a
         number, which for integers lies between them and is a float.
 
@@ -177,6 +179,9 @@ ATTRIBUTES = """\
 
     n_active_components_ : int
         Number of components above 0.01 nats.
+
+    likelihoods_ : list of str
+        The likelihood of each column that is modelled, as named or as "auto" found it.
 
     noise_variance_ : ndarray of shape (n_features,)
         Variance of x given z in squared units of X, averaged over the training rows; 0

@@ -15,6 +15,9 @@ from skvae._sklearn import column_indices
 #: Likelihoods that take a column of numbers as it is.
 OF_NUMBERS = frozenset(name for name in LIKELIHOODS if name != "categorical")
 
+# Of few rows chance alone would allow for anything: grades and years are no counts.
+_LEAST_DISPERSION = 0.7
+
 
 def families_of(
     likelihood: Any,
@@ -89,13 +92,23 @@ def _positions(name: str, columns: Any, X: Any) -> list[int]:
         ) from None
 
 
+def _vary_as_counts(values: np.ndarray) -> bool:
+    """Whether whole numbers vary at least as much as counts: their variance is their mean or more.
+
+    That of events which do not know of each other is the mean but for chance, with a standard
+    deviation of sqrt(2 / n) of it, of which three are allowed for.
+    """
+    if not len(values) or values.min() < 0:
+        return False
+    least = max(_LEAST_DISPERSION, 1 - 3 * np.sqrt(2 / len(values)))
+    return bool(values.var() >= least * values.mean())
+
+
 def _likely(cells: Cells) -> str:
     """By the kind of a column: the likelihood that "auto" stands for."""
     kind = kind_of(cells.name, cells.dtype)
     if kind == "integer":
         values = numbers_of(cells, "negative_binomial")
         values = values[~np.isnan(values)]
-        # The variance of a count is at least its mean.
-        is_count = len(values) and values.min() >= 0 and values.var() >= values.mean()
-        return "negative_binomial" if is_count else "gaussian"
+        return "negative_binomial" if _vary_as_counts(values) else "gaussian"
     return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[kind]

@@ -205,8 +205,9 @@ def kept(cells: Cells, X: Any, position: int) -> Cells:
         return cells._replace(values=given)
     if given.dtype.kind != "O":
         return cells
-    there, values = ~is_blank(given), cells.values.copy()
-    values[there] = given[there].astype(values.dtype)
+    whole = np.array([isinstance(value, Integral) for value in given.tolist()], dtype=bool)
+    values = cells.values.copy()
+    values[whole] = given[whole].astype(values.dtype)  # of strings the numbers are kept
     return cells._replace(values=values)
 
 

@@ -34,7 +34,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "skvae.onnx needs skl2onnx, which is not installed: pip install 'skvae[onnx]'."
+        "skvae.onnx needs skl2onnx, which is not installed: pip install skl2onnx onnxruntime."
     ) from error
 
 from sklearn.utils.validation import check_is_fitted

@@ -473,4 +473,4 @@ def test_a_missing_extra_is_named(missing):
     done = python(f"import sys; sys.modules[{missing!r}] = None; import skvae.onnx")
     assert done.returncode == 1
     assert "ImportError: skvae.onnx needs" in done.stderr
-    assert "pip install 'skvae[onnx]'" in done.stderr
+    assert "pip install skl2onnx onnxruntime" in done.stderr

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ import torch
 from scipy.sparse import csr_array
 from sklearn import model_selection
 from sklearn.compose import make_column_transformer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ConditionalVAE, VAETransformer, _training
 from skvae._base import N_DRAWS_LABELS
+from skvae._families import families_of
+from skvae._frames import read_columns
 from skvae._linear_start import _positive
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV
@@ -27,6 +31,47 @@ X = RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 4)) + 0.3 * RNG.normal(size=(
 ANIMALS = np.array(["ant", "bee", "cow"])[np.arange(60) % 3]
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
 DATES = pd.to_datetime(["2020-01-01", "2020-01-02"] * 30)
+
+
+# ------------------------------------------------------- what columns are taken for
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_counts_are_taken_for_counts(seed):
+    """Their variance is their mean but for chance, which decided before."""
+    X = pd.DataFrame({"visits": np.random.default_rng(seed).poisson(2, 600)})
+    assert families_of("auto", X, read_columns(X)) == ["negative_binomial"]
+
+
+@pytest.mark.parametrize("values", [RNG.integers(1950, 2000, 600), RNG.integers(1, 6, 600)])
+def test_years_and_grades_are_not(values):
+    X = pd.DataFrame({"value": values})
+    assert families_of("auto", X, read_columns(X)) == ["gaussian"]
+
+
+def test_what_auto_found_is_told():
+    X = pd.DataFrame({"n": RNG.poisson(4, 60), "x": RNG.normal(size=60), "animal": ANIMALS})
+    model = VAETransformer(**SMALL, likelihood="auto").fit(X)
+    assert model.likelihoods_ == ["negative_binomial", "gaussian", "categorical"]
+    model = ConditionalVAE(**SMALL, condition_columns=[0]).fit(X[["n", "x"]])
+    assert model.likelihoods_ == ["gaussian"]
+
+
+def test_numbers_that_are_taken_for_labels():
+    ages = RNG.integers(20, 80, len(X))
+    with pytest.warns(UserWarning, match="'age' has .* different numbers in 60 rows"):
+        ConditionalVAE(**SMALL).fit(X, condition=pd.DataFrame({"age": ages}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ConditionalVAE(**SMALL).fit(X, condition=ages.astype(float))
+        ConditionalVAE(**SMALL).fit(X, np.arange(60) % 20)
+
+
+def test_one_condition_for_all_samples():
+    model = ConditionalVAE(**SMALL).fit(X, ANIMALS)
+    drawn = model.sample(5, condition=["bee"], random_state=1)
+    np.testing.assert_array_equal(drawn, model.sample(condition=["bee"] * 5, random_state=1))
 
 
 # -------------------------------------------------------------------- going on
@@ -98,6 +143,16 @@ def test_large_integers_stay_what_they_are(dtype):
     model = VAETransformer(likelihood="auto", **SMALL).fit(table)
     (drawn,) = model.sample_missing(table)
     assert (drawn["t"] == table["t"]).drop(1).all()
+
+
+def test_counts_that_are_strings():
+    X = pd.DataFrame({"count": RNG.poisson(5, 60), "size": RNG.normal(size=60)})
+    likelihood = {"poisson": ["count"], "gaussian": ["size"]}
+    model = VAETransformer(**SMALL, likelihood=likelihood).fit(X)
+    rows = X.astype(object).head(3)
+    rows.iloc[0, 0], rows.iloc[1, 0], rows.iloc[2, 0] = "3.0", None, 2.0
+    [drawn] = model.sample_missing(rows, 1)
+    assert drawn["count"].tolist()[::2] == [3, 2]
 
 
 def test_new_categories_that_are_numbers_are_filled():

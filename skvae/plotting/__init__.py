@@ -1,7 +1,7 @@
 """Pictures of a fitted model, in the manner of scikit-learn's Displays.
 
 A Display holds arrays: ``from_estimator`` computes them, ``plot`` draws them. matplotlib
-is imported only then: ``pip install 'skvae[plot]'``. Rows of X are shown by their numbers
+is imported only then, and has to be installed. Rows of X are shown by their numbers
 alone: columns that are categories, or the condition of a ConditionalVAE, are left out.
 """
 

@@ -18,8 +18,7 @@ def pyplot(caller: str) -> ModuleType:
         from matplotlib import pyplot as plt
     except ImportError as error:
         raise ImportError(
-            f"{caller} draws with matplotlib, which is not installed. It comes with the extra "
-            "'plot': pip install 'skvae[plot]'."
+            f"{caller} draws with matplotlib, which is not installed: pip install matplotlib."
         ) from error
     return plt
 
