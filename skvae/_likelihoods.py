@@ -43,11 +43,11 @@ LOG_CEILING = 30.0
 _LEAST_MEAN = 1e-4
 _MOST_OVERDISPERSION = 1e2
 
-# Below this rate the density of a count is that at it: its logarithm is -69.
-_LEAST_RATE = 1e-30
+# In place of 0 where a count divides, or a rate that is less.
+_TINY = 1e-30
 
-# From here on four terms of Stirling's series are all digits of float64.
-_SERIES_FROM = 16.0
+# Of Stirling's series in 1 / y, odd powers, the highest first: from y = 7 on all digits of float64.
+_STIRLING = (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)
 _ABOVE_MINUS_ONE = -1 + 1e-7
 
 #: How a cell of X comes to the model: "standardised" or its "log" standardised; a "count" or a
@@ -325,7 +325,7 @@ class Poisson(Likelihood):
         return (weights * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        mean = self.mean.clamp(min=_LEAST_RATE)
+        mean = self.mean.clamp(min=_TINY)
         return x - mean - x * _log_1p((x - mean) / mean) - _beyond_stirling(x)
 
     @property
@@ -380,7 +380,7 @@ class NegativeBinomial(Likelihood):
         return of_log_mean, (of_r * rate).sum_to_size(outputs[1].shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r, mean = self._r, self.mean.clamp(min=_LEAST_RATE)
+        r, mean = self._r, self.mean.clamp(min=_TINY)
         n = x + r
         ways = _beyond_stirling(n) - _beyond_stirling(r) - _beyond_stirling(x) + (r / n).log()
         far = (x - mean) / n
@@ -497,15 +497,18 @@ def _beyond_stirling(x: Tensor) -> Tensor:
     Log densities of counts are differences of numbers that are a million times as large. With
     the large part left out of each, as here, and met again as a deviance, they keep their
     digits (Loader, Fast and accurate computation of binomial probabilities, 2000).
+
+    Stirling's series serves from 7 on: gamma(x + 1) = gamma(y) / ((x + 1) ... (x + 6)) with
+    y = x + 7, and x + 7 - i = y (1 - i / y).
     """
-    large = x.clamp(min=_SERIES_FROM)
-    square = large.square()
-    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / 1680 / square) / square) / square) / large
-    series += 0.5 * (large.log() + LOG_2PI)
-    small = x.clamp(torch.finfo(x.dtype).tiny, _SERIES_FROM)
-    return torch.where(
-        x < _SERIES_FROM, torch.lgamma(small + 1) - small * (small.log() - 1), series
-    )
+    t = 1 / (x + 7)
+    square, linear = t * t, 1 - 7 * t
+    series = torch.zeros_like(t)
+    for coefficient in _STIRLING:
+        series = series * square + coefficient
+    steps = (linear + 6 * square) * (linear + 10 * square) * (linear + 12 * square)
+    far = x * (7 / x.clamp(min=_TINY)).log1p() - 7
+    return far + 0.5 * (LOG_2PI - (t * steps * steps).log()) + t * series
 
 
 def _log_1p(value: Tensor) -> Tensor:
