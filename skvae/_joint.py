@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import ClassVar, NamedTuple
 
@@ -116,7 +116,7 @@ class Joint(Likelihood):
         return torch.cat([p.sample(generator) for p in self.likelihoods], -1)
 
 
-@cache
+@lru_cache(maxsize=128)
 def _joint(likelihood: str | Parts, variance: float | None) -> type[Likelihood]:
     sizes = {} if isinstance(likelihood, str) else dict(likelihood)
     parts = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -414,9 +414,15 @@ def _shapes(architecture: Architecture, state: State) -> dict[str, tuple[int, ..
 
     A state is laid out like the parameters, or is none of them (Adam's step count).
     """
-    model = VAE(architecture, device="meta")
-    parameters = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    parameters = _parameter_shapes(architecture)
     return {name: parameters.get(name, (1, *t.shape[1:])) for name, t in state.items()}
+
+
+@lru_cache(maxsize=256)
+def _parameter_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
+    """Those of a lone model: to make one only to ask takes longer than a step."""
+    parameters = VAE(architecture, device="meta").state_dict()
+    return {name: tuple(t.shape) for name, t in parameters.items()}
 
 
 def from_state(architecture: Architecture, state: State) -> VAE:
