@@ -85,8 +85,9 @@ from skvae._vae import (
 #: A component whose KL is below this many nats a row tells nothing.
 ACTIVE_NATS = 0.01
 
-# What scikit-learn keeps of the columns of X.
-_OF_COLUMNS = ("n_features_in_", "feature_names_in_")
+# What is known of the columns of X before a fit: what scikit-learn keeps, and where among them
+# a condition is.
+_OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_condition_at")
 
 # Seeds are below.
 _N_SEEDS = np.iinfo(np.int32).max
@@ -217,10 +218,10 @@ class BaseVAE(
         """
         request = Request(self, X, values, kinds, like, is_partial, table, source)
         desk, context = vars(self).pop("_desk", None), None
+        outcome = desk.answer(request) if desk is not None and not is_partial else None
         if given is not None:
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, X=given[0], y=given[1])
-        outcome = desk.answer(request) if desk is not None and not is_partial else None
         if outcome is None:
             [outcome] = fit_together([request], report=Epochs(self, context, *(given or (X, None))))
         else:
@@ -583,7 +584,7 @@ class BaseVAE(
             if design[name] != old
         ]
         if changed:
-            raise _has_changed(changed)
+            raise has_changed(changed)
         return previous
 
     def _design(self, families: Sequence[str]) -> dict[str, Any]:
@@ -695,7 +696,7 @@ class BaseVAE(
         """
         if not reset and not method and self._is_plain(True) != self._is_plain(False):
             was = self._fitted.design["likelihood"]
-            raise _has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
+            raise has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
         if issparse(X):
@@ -752,7 +753,7 @@ class BaseVAE(
             asked = families_of(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
             if asked != table.families:
-                raise _has_changed([f"likelihood was {table.families} and is {asked}"])
+                raise has_changed([f"likelihood was {table.families} and is {asked}"])
         return table
 
     def _encode_condition(
@@ -1089,12 +1090,15 @@ class BaseVAE(
         """What stands beside `_fitted` fits it."""
         columns, conditions = self._fitted.columns, self._fitted.conditions
         n_components = self._fitted.model.architecture.n_components
-        n_beside = len(conditions.columns) if getattr(self, "_source", "") == "columns" else 0
+        beside = getattr(self, "_condition_at", [])
+        is_in_columns = getattr(self, "_source", "") == "columns"
         shapes = {"kl_per_component_": (n_components,)}
         if hasattr(self, "noise_variance_"):
             shapes["noise_variance_"] = (len(columns.families),)
         if (
-            self.n_features_in_ != len(columns.families) + n_beside
+            self.n_features_in_ != len(columns.families) + len(beside)
+            or len(beside) != (len(conditions.columns) if is_in_columns else 0)
+            or len(set(beside) & set(range(self.n_features_in_))) != len(beside)
             or len(getattr(self, "feature_names_in_", ())) not in (0, self.n_features_in_)
             or self._n_features_out != n_components
             or any(np.shape(getattr(self, name)) != shape for name, shape in shapes.items())
@@ -1140,7 +1144,7 @@ class BaseVAE(
         return copy.deepcopy(self._fitted.model)
 
 
-def _has_changed(changes: Sequence[str]) -> ValueError:
+def has_changed(changes: Sequence[str]) -> ValueError:
     return ValueError(
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
@@ -1163,7 +1167,7 @@ def _completed(x: Tensor, other: Tensor) -> Tensor:
 
 def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
     """What `_conclude` has set."""
-    names = ("_fitted", "_n_features_out", "_source")
+    names = ("_fitted", "_n_features_out", "_source", "_condition_at")
     return {
         name: value
         for name, value in vars(estimator).items()

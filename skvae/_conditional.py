@@ -7,16 +7,18 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
+from skvae._base import BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
-    kind_of,
     kind_of_target,
+    kinds_of,
+    listed,
     read_condition,
     read_target,
     warn_of_many_labels,
@@ -475,7 +477,7 @@ class ConditionalVAE(BaseVAE):
         if self._source == "columns":
             raise ValueError(
                 "condition_proba asks for what X itself tells here: the condition is in its "
-                f"columns {list(self.condition_columns)!r}."
+                f"columns {self._names_beside()}."
             )
         X, _ = self._enter_given(X, None, "condition_proba")
         model, x, c = self._enter(X, None)
@@ -555,11 +557,13 @@ class ConditionalVAE(BaseVAE):
                 "too. The condition comes from one place: leave one of them out."
             )
         if in_columns is not None:
-            source, values = "columns", in_columns
-            kinds = [kind_of(column) for _, column in values]
+            source, values, beside = "columns", in_columns, given[0]
+            if hasattr(beside, "columns"):
+                beside = beside[[beside.columns[i] for i in self._condition_at]]
+            kinds = kinds_of(beside, values)
         elif condition is not None:
             source, values = "keyword", read_condition(condition, n_rows)
-            kinds = [kind_of(column) for _, column in values]
+            kinds = kinds_of(condition, values)
         elif y is not None:
             source, values = "target", read_target(y, n_rows)
             kinds = [kind_of_target(column) for _, column in values]
@@ -598,6 +602,10 @@ class ConditionalVAE(BaseVAE):
             if len(labels) == 1:
                 self.classes_ = conditions.labels[0]
 
+    def _names_beside(self) -> str:
+        """The columns of X that are the condition, as users call them."""
+        return listed([column.name for column in self._fitted.conditions.columns])
+
     def _enter_given(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
         """Validated X without its condition, and the condition's columns if there are any."""
         check_is_fitted(self)
@@ -606,9 +614,9 @@ class ConditionalVAE(BaseVAE):
             return X, values
         if values is not None:
             raise ValueError(
-                f"condition= was given, but the model was fitted with condition_columns="
-                f"{list(self.condition_columns)!r}, which X holds. Leave condition= out; for "
-                "another condition, change these columns of X."
+                "condition= was given, but the model has it from condition_columns of X: "
+                f"{self._names_beside()}. Leave condition= out; for another condition, change "
+                "these columns of X."
             )
         return X, read_condition(condition, X.shape[0])
 
@@ -616,7 +624,10 @@ class ConditionalVAE(BaseVAE):
         self, X: Any, *, reset: bool, method: str = ""
     ) -> tuple[Any, _Columns | None, Table | None]:
         """X as a float array without the condition's columns, these, and how X was read."""
-        if self.condition_columns is None:
+        if not reset and not method:
+            self._check_condition_columns()
+        if (self.condition_columns is None) if reset else not self._condition_at:
+            self._condition_at = []
             X, table = self._read(X, reset=reset, method=method)
             return X, None, table
         if issparse(X):
@@ -631,7 +642,9 @@ class ConditionalVAE(BaseVAE):
                 f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
             )
         check_n_features(self, table, reset=reset)
-        positions = self._positions(table)
+        if reset:
+            self._condition_at = self._positions(table)
+        positions = self._condition_at
         others = _others(positions, table.shape[1])
         if not others:
             raise ValueError(
@@ -645,16 +658,29 @@ class ConditionalVAE(BaseVAE):
         else:
             picked = [(f"x{i}", table[:, i]) for i in positions]
             rest = columns_at(table, others)
-        values = [(name, read_condition(column)[0][1]) for name, column in picked]
+        values = [read_condition(column, names=[name])[0] for name, column in picked]
         if self._is_plain(reset):
             return self._checked(rest, reset=reset, method=method), values, None
         rest, how = self._read(X, reset=reset, method=method, modelled=others)
         return rest, values, how
 
     def _position_in_X(self, column: int) -> int:
-        if self.condition_columns is None:
+        if not self._condition_at:
             return column
-        return _others(self._condition_positions(), self.n_features_in_)[column]
+        return _others(self._condition_at, self.n_features_in_)[column]
+
+    def _check_condition_columns(self) -> None:
+        """A model that goes on has its condition where it was."""
+        names = list(getattr(self, "feature_names_in_", ()))
+        asked = [
+            names.index(column) if column in names else column
+            for column in self.condition_columns or ()
+        ]
+        asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
+        if asked != self._condition_at:
+            raise has_changed(
+                [f"condition_columns was {self._condition_at} and is {self.condition_columns}"]
+            )
 
     def _positions(self, table: Any) -> list[int]:
         given = self.condition_columns
@@ -718,31 +744,26 @@ class ConditionalVAE(BaseVAE):
         completed: Any = None,
     ) -> Any:
         """Decoded columns, and the condition in its own where X has them."""
-        if self.condition_columns is None:
+        positions = self._condition_at
+        if not positions:
             return self._rows(x, like, is_mean=is_mean, completed=completed)
-        positions = self._condition_positions()
         if self._fitted.table is not None:
             beside = dict(zip(positions, condition, strict=True))
             return self._rows(x, like, is_mean=is_mean, beside=beside, completed=completed)
         others, shape = _others(positions, self.n_features_in_), (len(x), self.n_features_in_)
-        if all(column.dtype.kind in "biuf" for column in condition):
-            full = x.new_empty(shape)
-            full[:, others] = x
+        for dtype in (x.dtype, torch.float64):
+            if not all(_is_exact(column, dtype) for column in condition):
+                continue
+            full = x.new_empty(shape, dtype=dtype)
+            full[:, others] = x.to(dtype)
             for position, column in zip(positions, condition, strict=True):
-                full[:, position] = to_tensor(column).to(x)
+                full[:, position] = to_tensor(column).to(full)
             return self._output(full, like)
         table = np.empty(shape, object)
         table[:, others] = to_numpy(x)
         for position, column in zip(positions, condition, strict=True):
             table[:, position] = column
         return table
-
-    def _condition_positions(self) -> list[int]:
-        names = list(getattr(self, "feature_names_in_", ()))
-        return [
-            names.index(column) if isinstance(column, str) else int(column) % self.n_features_in_
-            for column in self.condition_columns
-        ]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -754,3 +775,11 @@ class ConditionalVAE(BaseVAE):
 def _others(positions: Sequence[int], n_columns: int) -> list[int]:
     """The columns that are not at these positions: those that are modelled."""
     return [i for i in range(n_columns) if i not in positions]
+
+
+def _is_exact(values: np.ndarray, dtype: torch.dtype) -> bool:
+    """Whether these can be written in this dtype: a large number of a day or a batch may not."""
+    if values.dtype.kind not in "biuf":
+        return False
+    name = str(dtype).removeprefix("torch.")
+    return bool((values.astype(name).astype(values.dtype) == values).all())

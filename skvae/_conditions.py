@@ -72,9 +72,12 @@ class Number:
     @classmethod
     def of(cls, name: str, values: np.ndarray) -> Number:
         values = values.astype(np.float64)
+        largest = float(np.abs(values).max())
         # A range of a few roundings is a constant's, whose deviation is no scale.
-        is_constant = np.ptp(values) <= 8 * np.finfo(np.float64).eps * np.abs(values).max()
-        return cls(name, float(values.mean()), 1.0 if is_constant else float(values.std()))
+        if np.ptp(values / (largest or 1.0)) <= 8 * np.finfo(np.float64).eps:
+            return cls(name, float(values[0]), 1.0)
+        values = values / largest  # whose squares are numbers
+        return cls(name, largest * float(values.mean()), largest * float(values.std()))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         try:
@@ -211,13 +214,26 @@ def _name(position: int, name: str | None) -> str:
     return f"condition[{position}]" if name is None else name
 
 
-def kind_of(values: np.ndarray) -> str:
-    """Floats are numbers; all else are labels."""
-    return "number" if values.dtype.kind == "f" else "label"
+def kinds_of(condition: Any, values: Values) -> list[str]:
+    """Of the columns of a condition: floats are numbers; all else, and categories, are labels."""
+    is_table = hasattr(condition, "columns") and hasattr(condition, "to_numpy")
+    given = [condition[name] for name in condition.columns] if is_table else [condition]
+    given *= len(values) // len(given)  # all columns of an array are of its dtype
+    return [
+        "number" if column.dtype.kind == "f" and not is_categorical(one) else "label"
+        for one, (_, column) in zip(given, values, strict=True)
+    ]
+
+
+def is_categorical(column: Any) -> bool:
+    """Whether its dtype, of pandas or polars, says that its values are categories."""
+    return str(getattr(column, "dtype", "")).lower().startswith(("category", "categorical", "enum"))
 
 
 def kind_of_target(y: np.ndarray) -> str:
     """y is a label or a number as scikit-learn sees a target."""
+    if y.dtype.kind == "O":  # of several types
+        return "label"
     return "number" if type_of_target(y, input_name="y").startswith("continuous") else "label"
 
 
@@ -240,8 +256,10 @@ def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
 def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     """y -> its columns with their names."""
     name = getattr(y, "name", None)
+    # Of lists, too, numbers must not turn into strings beside them.
+    given = plain(y) if isinstance(y, (list, tuple)) else y
     values = to_numpy(
-        check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
+        check_array(given, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
     )
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)

@@ -97,12 +97,12 @@ def as_array(X: Any) -> np.ndarray:
 
 
 def _of_array(position: int, values: np.ndarray) -> Cells:
-    return _of_objects(Cells(f"x{position}", values, str(values.dtype).replace("<U", "str")))
+    return _of_objects(Cells(f"x{position}", values, values.dtype.name))
 
 
 def _of_series(name: Any, series: Any) -> Cells:
     dtype, declared, is_ordered = series.dtype, None, False
-    text = str(dtype)
+    text = str(getattr(dtype, "subtype", dtype))  # pandas' sparse columns have one
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
@@ -260,6 +260,11 @@ def _polars(columns: Sequence[Cells]) -> Any:
 def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:
     """A DataFrame or array, and more columns (N, M) at its right."""
     added = dict(zip(names, columns.T, strict=True))
+    if twice := sorted(set(names) & set(getattr(table, "columns", ()))):
+        raise ValueError(
+            f"X has columns that are called like indicators of missing cells: {listed(twice)}. "
+            "Rename them, or leave the indicators out: add_indicator=False."
+        )
     if not hasattr(table, "columns"):
         return np.column_stack([table, columns.astype(np.asarray(table).dtype)])
     if hasattr(table, "assign"):

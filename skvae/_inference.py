@@ -248,7 +248,8 @@ def marginal_kl(loc: Tensor, scale: Tensor, noise: Tensor, rows: Tensor) -> floa
 def _pass_size(model: VAE, n_draws: int = 1) -> int:
     """Rows at once, for which so many numbers each have to fit as well."""
     a, weight = model.architecture, model.encoder.linear.weight
-    width = max(a.n_features * a.n_decoded, 2 * a.n_components, *a.hidden_layer_sizes, n_draws)
+    given = a.n_conditions + a.n_components  # what the decoder reads, once for every draw
+    width = max(a.n_features * a.n_decoded, 2 * given, *a.hidden_layer_sizes, n_draws)
     return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
 
 

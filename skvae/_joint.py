@@ -112,6 +112,10 @@ class Joint(Likelihood):
     def variance(self) -> Tensor:
         return torch.cat([p.variance for p in self.likelihoods], -1)
 
+    @property
+    def information(self) -> Tensor:
+        return torch.cat([p.information for p in self.likelihoods], -1)
+
     def sample(self, generator: torch.Generator) -> Tensor:
         return torch.cat([p.sample(generator) for p in self.likelihoods], -1)
 

@@ -140,6 +140,11 @@ class Likelihood(Protocol):
     @property
     def variance(self) -> Tensor: ...
 
+    @property
+    def information(self) -> Tensor:
+        """Fisher's, of a cell about its mean: that of an exponential family."""
+        return 1 / self.variance.clamp(min=_TINY)
+
     def sample(self, generator: torch.Generator) -> Tensor: ...
 
 
@@ -292,6 +297,11 @@ class StudentT(Likelihood):
     @property
     def variance(self) -> Tensor:
         return (self._square * self._degrees / (self._degrees - 2)).expand_as(self.loc)
+
+    @property
+    def information(self) -> Tensor:
+        information = (self._degrees + 1) / ((self._degrees + 3) * self._square)
+        return information.expand_as(self.loc)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         half = (self._degrees / 2).expand_as(self.loc)
@@ -461,6 +471,11 @@ class Categorical(Likelihood):
     @property
     def variance(self) -> Tensor:
         return self.mean * (1 - self.mean)
+
+    @property
+    def information(self) -> Tensor:
+        """Of the categories of a variable together: their means sum to one."""
+        return 1 / self.mean.clamp(min=_TINY)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         # Gumbel's trick: the largest of log p + noise is a draw.

@@ -172,9 +172,13 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, c: Tensor, log_exposure: Tensor | None = None) -> Likelihood:
         """(S, K, B, Z), (K, B, C), (K, B, 1) -> p(x|z, c), its parameters (S, K, B, D)."""
+        return self.architecture.family.of(*self.outputs(z, c, log_exposure))
+
+    def outputs(self, z: Tensor, c: Tensor, log_exposure: Tensor | None = None) -> list[Tensor]:
+        """What the likelihood is made of: (S, K, B, D) from the decoder, then dispersions."""
         decoded = by_draw(self.decoder(decoder_inputs(z, c)), len(z))
         expose(decoded, log_exposure, self.architecture)
-        return self.architecture.family.of(*decoded.unbind(3), *self.dispersions())
+        return [*decoded.unbind(3), *self.dispersions()]
 
     def terms(self, x: Tensor, c: Tensor, noise: Tensor) -> Terms:
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""

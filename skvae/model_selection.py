@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 import joblib
@@ -35,6 +35,8 @@ from skvae._sklearn import BaseSearchCV, Interval, checked_cv
 from skvae._training import Training
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
+
+_T = TypeVar("_T")
 
 _ABOUT = """
     Give it the arguments of scikit-learn's class: all its attributes and methods are here,
@@ -297,10 +299,13 @@ class _Running:
         self._collection = Collection()
         self._dispensers: list[Dispenser] = []
         self._attached: list[BaseVAE] = []
+        # One inside of another search leaves its fits to that.
+        of_another = (vars(vae).get("_desk") for vae in _vaes(search.estimator))
+        self._is_inner = any(isinstance(desk, Desk) for desk in of_another)
 
     def __enter__(self) -> _Running:
         _Running.n_running += 1
-        for vae in _vaes(self._search.estimator):
+        for vae in [] if self._is_inner else _vaes(self._search.estimator):
             self._dispensers.append(Dispenser(self._collection))
             self._attach(vae, self._dispensers[-1])
         return self
@@ -320,11 +325,10 @@ class _Running:
         """Evaluate these candidates: what scikit-learn calls ``_run_search`` for."""
         search, candidates = self._search, list(candidates)
         search.training_time_ = 0.0
-        for value in (value for params in candidates for value in params.values()):
-            for vae in _vaes(value):
-                if vae not in self._attached:
-                    self._attach(vae, Desk(self._collection))
-        n_vaes = [self._count(params) for params in candidates]
+        for vae in [] if self._is_inner else _vaes(candidates):
+            if vae not in self._attached:
+                self._attach(vae, Desk(self._collection))
+        n_vaes = [0 if self._is_inner else self._count(params) for params in candidates]
         # What comes after a VAE can ask for its own training once that one is trained.
         n_rounds = max(n_vaes, default=0)
         splits = _SameSplits(checked_cv(search))
@@ -344,14 +348,16 @@ class _Running:
         search_ctx.call_on_fit_task_end(estimator=search)
 
     def _count(self, params: Mapping[str, Any]) -> int:
-        """VAEs that are fitted in the estimator with these parameters.
+        """VAEs that are fitted in the estimator with these parameters, one after the other.
 
-        None where they cannot be set; nor those that clone leaves as they are, frozen ones.
+        None where they cannot be set; nor those that clone leaves as they are, frozen ones. A
+        search in there fits its VAEs once more, when it has found the best.
         """
         with suppress(Exception):  # scikit-learn will say what is wrong, when it fits
             estimator = clone(self._search.estimator)
             estimator.set_params(**clone(params, safe=False))
-            return sum(not hasattr(vae, "_fitted") for vae in _vaes(estimator))
+            n_vaes = sum(not hasattr(vae, "_fitted") for vae in _vaes(estimator))
+            return n_vaes and n_vaes + len(_found(estimator, BaseSearchCV))
         return 0
 
     @contextmanager
@@ -487,12 +493,27 @@ class _SameSplits:
         return getattr(self._cv, name)
 
 
-def _vaes(estimator: Any) -> list[BaseVAE]:
-    """Those that the parameters of an estimator lead to, itself included."""
-    found = [estimator]
-    if hasattr(estimator, "get_params") and not isinstance(estimator, type):
-        found += estimator.get_params(deep=True).values()
-    return list({id(vae): vae for vae in found if isinstance(vae, BaseVAE)}.values())
+def _vaes(value: Any) -> list[BaseVAE]:
+    """Those that an estimator's parameters lead to, or the parts of a list or mapping."""
+    return _found(value, BaseVAE)
+
+
+def _found(value: Any, kind: type[_T]) -> list[_T]:
+    """What is of this kind there, the value itself included, and each but once."""
+    seen: dict[int, Any] = {}
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen[id(one)] = one
+        if isinstance(one, Mapping):
+            waiting += one.values()
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            waiting += one
+        elif hasattr(one, "get_params") and not isinstance(one, type):
+            waiting += one.get_params(deep=False).values()
+    return [one for one in seen.values() if isinstance(one, kind)]
 
 
 def _likeness(request: Request) -> tuple[str, ...]:

@@ -300,7 +300,8 @@ def test_two_sources():
     says([*words, "leave one"], model.fit, table, condition=Y)
     model.fit(table)
     for method in ("transform", "score_samples", "elbo"):
-        says([*words, "Leave condition= out"], getattr(model, method), table, condition=Y)
+        words = ["condition=", "condition_columns", f"'x{D}'", "Leave condition= out"]
+        says(words, getattr(model, method), table, condition=Y)
     says(["condition_proba"], model.condition_proba, table)
 
 

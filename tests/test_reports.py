@@ -12,10 +12,11 @@ from scipy.sparse import csr_array
 from sklearn import model_selection
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import make_pipeline
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skvae import ConditionalVAE, VAETransformer, _training
+from skvae import ConditionalVAE, VAETransformer, _fitting, _training
 from skvae._base import N_DRAWS_LABELS
 from skvae._families import families_of
 from skvae._frames import read_columns
@@ -366,3 +367,142 @@ def test_reconstructions_of_sparse_rows():
     model = VAETransformer(likelihood="poisson", **SMALL).fit(counts)
     display = ReconstructionDisplay.from_estimator(model, csr_array(counts))
     np.testing.assert_array_equal(display.X, counts[: len(display.X)])
+
+
+# ------------------------------------------------------------ where a condition is
+
+
+@pytest.mark.parametrize("day", [20240101, 2**53 + 1])
+def test_labels_in_columns_stay_what_they_are(day):
+    table = pd.DataFrame(X.astype(np.float32), columns=list("abcd"))
+    table["day"] = day + np.arange(60) % 3
+    model = ConditionalVAE(**SMALL, condition_columns=["day"]).fit(table)
+    for rows in (model.impute(table), model.sample(condition=table["day"])):
+        assert list(map(int, rows[:, 4])) == table["day"].tolist()
+
+
+def test_condition_columns_belong_to_the_fit():
+    table = np.column_stack([X, np.arange(60) % 3])
+    model = ConditionalVAE(**SMALL, condition_columns=[4]).fit(table)
+    score = model.score(table)
+    model.set_params(condition_columns=[0])
+    assert model.score(table) == score
+    assert model.sample(condition=table[:3, 4]).shape == (3, 5)
+    for going_on in (model.partial_fit, model.set_params(warm_start=True).fit):
+        with pytest.raises(ValueError, match=r"condition_columns was \[4\] and is \[0\]"):
+            going_on(table)
+    model.set_params(condition_columns=[-1]).partial_fit(table)
+
+
+def test_rows_without_names_go_by_position():
+    table = pd.DataFrame(X, columns=list("abcd")).assign(animal=np.arange(60) % 3)
+    model = ConditionalVAE(**SMALL, condition_columns=["animal"]).fit(table)
+    with pytest.warns(UserWarning, match="feature names"):
+        score = model.score(table.to_numpy())
+    assert score == pytest.approx(model.score(table))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [["a", 1] * 30, np.array(["a", 1] * 30, object), [("a", 0), ("b", 1)] * 30],
+    ids=["list", "objects", "pairs"],
+)
+def test_labels_of_several_types_score(y):
+    model = ConditionalVAE(**SMALL).fit(X, y)
+    assert np.isfinite(model.score(X, y))
+
+
+@pytest.mark.parametrize("where", ["keyword", "columns"])
+def test_categories_that_are_floats_are_labels(where):
+    dose = pd.Series(pd.Categorical([0.0, 0.5] * 30), name="dose")
+    model = ConditionalVAE(**SMALL)
+    if where == "keyword":
+        model.fit(X, condition=dose)
+    else:
+        model.set_params(condition_columns=["dose"])
+        model.fit(pd.DataFrame(X, columns=list("abcd")).assign(dose=dose))
+    np.testing.assert_array_equal(model.classes_, [0, 0.5])
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_numbers_of_any_size_are_conditions(scale):
+    age = RNG.normal(size=60)
+    plain, scaled = (
+        ConditionalVAE(**SMALL).fit(X, condition=values) for values in (age, age * scale)
+    )
+    given = plain.score(X, condition=age), scaled.score(X, condition=age * scale)
+    assert given[0] == pytest.approx(given[1])
+
+
+# --------------------------------------------------------------- columns of any kind
+
+
+def test_numbers_in_any_byte_order():
+    swapped = X.astype(X.dtype.newbyteorder())
+    model = VAETransformer(**SMALL, likelihood="auto").fit(swapped)
+    np.testing.assert_allclose(model.transform(swapped), model.transform(X))
+
+
+def test_sparse_columns_of_pandas():
+    table = pd.DataFrame(X, columns=list("abcd"))
+    sparse = table.astype({"a": pd.SparseDtype(float, np.nan)})
+    model = VAETransformer(**SMALL, likelihood="auto").fit(sparse)
+    np.testing.assert_allclose(model.transform(sparse), model.transform(table))
+
+
+def test_indicators_do_not_hide_a_column():
+    table = pd.DataFrame({"a": np.where(RNG.random(60) < 0.2, np.nan, X[:, 0]), "b": X[:, 1]})
+    table["missingindicator_a"] = X[:, 2]
+    imputer = VAEImputer(VAETransformer(**SMALL, likelihood="auto"), add_indicator=True)
+    with pytest.raises(ValueError, match=r"'missingindicator_a'.*Rename"):
+        imputer.fit(table).transform(table)
+
+
+# ---------------------------------------------------------------------- in a search
+
+
+def test_vaes_in_lists_are_trained_together(monkeypatch):
+    """And those of a search inside of the search."""
+    n_batches = []
+    train = _fitting._fit_pack
+
+    def counted(jobs, how):
+        n_batches.append(len(jobs))
+        return train(jobs, how)
+
+    monkeypatch.setattr(_fitting, "_fit_pack", counted)
+    y, last = np.arange(60) % 3, ("last", LogisticRegression())
+    steps = [[("vae", VAETransformer(**{**SMALL, "n_components": n})), last] for n in (1, 2)]
+    GridSearchCV(Pipeline(steps[0]), {"steps": steps}, cv=3).fit(X, y)
+    assert (len(n_batches), sum(n_batches)) == (2, 7)  # one of all folds, and the refit
+
+    n_batches.clear()
+    inner = GridSearchCV(Pipeline(steps[0]), {"vae__n_components": [1, 2]}, cv=2)
+    outer = GridSearchCV(inner, {"estimator__vae__beta": [0.5, 1.0]}, cv=3).fit(X, y)
+    # Of six searches all folds, half of which have the same rows; what these fit again; and
+    # the folds of the last search, and its best.
+    assert n_batches == [12, 6, 4, 1]
+    expected = model_selection.GridSearchCV(inner, {"estimator__vae__beta": [0.5, 1.0]}, cv=3)
+    np.testing.assert_allclose(
+        outer.cv_results_["mean_test_score"], expected.fit(X, y).cv_results_["mean_test_score"]
+    )
+
+
+def test_callbacks_hear_the_end_of_all_that_begins():
+    heard = []
+
+    class Listener:
+        def setup(self, estimator, context): ...
+
+        def on_fit_task_begin(self, *args, **kwargs):
+            heard.append("begin")
+
+        def on_fit_task_end(self, *args, **kwargs):
+            heard.append("end")
+
+        def teardown(self, estimator, context): ...
+
+    vae = VAETransformer(**SMALL).set_callbacks(Listener())
+    GridSearchCV(vae, {"n_components": [1, 2]}, cv=2).fit(X)
+    assert heard
+    assert heard.count("begin") == heard.count("end")
