@@ -1,19 +1,19 @@
-"""Counts: documents and cells, beside the models that are usual for them.
+"""Counts: documents and biological cells, compared with the models that are usual for them.
 
     python benchmarks/counts.py --data DIR --output docs/counts.md
 
 Documents (octis_m10 and newsgroups20_nvdm_test of DIR, as sparse rows): a fifth of the rows is
 kept apart, words that the others do not have are left out. At the same ``n_components``:
-- perplexity of the rows kept apart, beside LatentDirichletAllocation (by its own ``perplexity``,
-  which is a bound too). Ours: the words of a row are multinomial given its length N, and with
-  ``exposure="total"`` score_samples bounds log p(x | N) of Poisson counts, so that
-  log p(words) >= score - N log N + N + sum log x!.
-- accuracy of a 5-nearest-neighbours classifier (cosine) on the features, beside LDA's topics and
+- perplexity of the rows kept apart, and that of LatentDirichletAllocation (by its own
+  ``perplexity``, which is a bound too). Ours: the words of a row are multinomial given its
+  length N, and with ``exposure="total"`` score_samples bounds log p(x | N) of Poisson counts,
+  so that log p(words) >= score - N log N + N + sum log x!.
+- accuracy of a 5-nearest-neighbours classifier (cosine) on the features, on LDA's topics and on
   TruncatedSVD of the counts and of tf-idf.
 
 Cells (sc_worm_neuron: RNA counts of 13,488 genes): agreement of KMeans on the features with the
-labels, beside PCA of log counts (each cell scaled to the median total, log(1 + x)): adjusted Rand
-index and normalised mutual information, the mean over 10 seeds of KMeans.
+labels, and of KMeans on PCA of log counts (each cell scaled to the median total, log(1 + x)):
+adjusted Rand index and normalised mutual information, the mean over 10 seeds of KMeans.
 
 Each model is fitted in a process of its own, whose peak memory is reported less that before the
 fit. All with the defaults of their packages but for what the tables say.
@@ -163,7 +163,7 @@ def main() -> None:
     if CELLS in options.sets:
         path = options.data / f"{CELLS}.npz"
         rows = [[name, *told(of_cells, path, name, N_COMPONENTS_CELLS)] for name in MODELS_OF_CELLS]
-        header = ["model", "Rand index", "mutual information", "epochs", "seconds", "MiB"]
+        header = ["model", "adjusted Rand", "normalised MI", "epochs", "seconds", "MiB"]
         X, _ = counts(path)
         title = f"{CELLS}: {X.shape[0]:,} cells, {X.shape[1]:,} genes"
         sections.append(section(f"{title}, n_components={N_COMPONENTS_CELLS}", header, rows))
@@ -171,8 +171,9 @@ def main() -> None:
         "# Counts\n\nWritten by `make counts`; the protocol is in `benchmarks/counts.py`. "
         "Documents: perplexity of documents that were not learned from (less is better), and "
         "accuracy of nearest neighbours on the features. Cells: agreement of clusters of the "
-        "features with the labels. Seconds of the fit, and memory at its peak beyond that of the "
-        "data.\n\n" + "\n".join(sections),
+        "features with the labels, as adjusted Rand index and normalised mutual information. "
+        "Seconds of the fit, and memory at its peak beyond that of the data.\n\n"
+        + "\n".join(sections),
         options.output,
     )
 

@@ -1,4 +1,4 @@
-"""What does a row cost in onnxruntime, beside `transform` in Python?
+"""What does a row cost in onnxruntime, and what in `transform` of Python?
 
     python benchmarks/onnx_runtime.py --output docs/onnx.md
 
@@ -126,12 +126,11 @@ def report(rows: list[Row], threads: int) -> str:
     formats = ["{}", "{}", "{:,}", "{:.3f}", "{:.3f}", "{:.1f}", "{:.0e}"]
     return (
         "# ONNX\n\n"
-        "What `benchmarks/onnx_runtime.py` has measured (`make onnx`): models of the digits (64 "
-        "columns, 8 components, hidden layers of 128 and 128), converted by `skl2onnx.to_onnx` as "
-        "[how to save, carry and deploy](how_to/persistence.md) shows. The two sides take turns on "
-        "the same rows; the "
-        "times are medians in milliseconds, the ratio is that of Python to onnxruntime, the "
-        "difference the largest of any answer.\n\n"
+        "Written by `make onnx` (`benchmarks/onnx_runtime.py`): models of the digits (64 columns, "
+        "8 components, hidden layers of 128 and 128), converted by `skl2onnx.to_onnx` as [how to "
+        "save, carry and deploy](how_to/persistence.md) shows. The two sides take turns on the "
+        "same rows; times are medians in milliseconds, the ratio is Python's time over "
+        "onnxruntime's, the difference is the largest between their answers.\n\n"
         f"{versions}; {threads} thread{'s' if threads > 1 else ''} on either side.\n\n"
         f"{markdown(header, formats, rows, 2)}\n"
     )

@@ -1,4 +1,4 @@
-"""Outliers by log p(x): the area under the ROC curve beside published tables.
+"""Outliers by log p(x): the area under the ROC curve, compared with published ones.
 
     python benchmarks/outliers.py --data DIR --jobs 4 --output outliers.md
 
@@ -31,7 +31,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from results import Measurements, add_options, markdown, measure_all, name_of, publish
+from results import (
+    Measurements,
+    add_options,
+    counted,
+    markdown,
+    measure_all,
+    name_of,
+    publish,
+)
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
@@ -43,7 +51,7 @@ from skvae import VAETransformer
 
 OURS = "VAETransformer"
 PUBLISHED = Path("published", "DTE_adbench_aucroc_semisupervised.csv")
-# Of the published methods, those that stand beside each set; all stand in the table of means.
+# Of the published methods, those that are shown for each table; all stand in the table of means.
 SHOWN = ["VAE", "PCA", "IForest", "LOF", "KNN", "DTE-NP"]
 
 
@@ -122,31 +130,39 @@ BASELINES: dict[str, Baseline] = {
 
 
 def report(rows: pd.DataFrame, published: pd.DataFrame, ours: str) -> str:
-    """Means over seeds by set, with the published ones, and the means over sets."""
+    """Means over seeds by table, with the published ones, and the means over tables."""
     measured = rows.pivot_table(index="dataset", columns="model", values="auc")
     measured = measured[sorted(measured, key=lambda model: (model != ours, model in BASELINES))]
     theirs = published.loc[[published_name(dataset) for dataset in measured.index]]
     both = measured.join(theirs.set_index(measured.index).add_suffix(" (published)"))
-    by_set = both[[*measured, *(f"{method} (published)" for method in SHOWN)]]
-    by_set.loc["mean"] = by_set.mean()
+    by_table = both[[*measured, *(f"{method} (published)" for method in SHOWN)]]
+    by_table.loc["mean"] = by_table.mean()
+    here = measured.mean().sort_values(ascending=False)
     means = both.mean().sort_values(ascending=False)
     spread = rows[rows["model"] == ours].groupby("dataset")["auc"].sem().mean()
     failed = rows[rows["error"].notna()]
     parts = [
         f"# Outliers by {ours}",
-        f"Area under the ROC curve in percent, mean over {rows['seed'].nunique()} seeds. The "
-        f"standard error of {ours} is {spread:.1f} for a set, on average over sets.",
+        f"Area under the ROC curve in percent, mean over {len(measured)} tables of ADBench: "
+        + ", ".join(f"{model} {auc:.1f}" for model, auc in here.items())
+        + ".",
+        "Each model learns from a random half of the normal rows and scores the other half and all "
+        f"outliers; means over {counted(rows['seed'].nunique(), 'seed')}. The standard error of "
+        f"{ours} is {spread:.1f} for a table, on average over tables. 5th neighbour: the distance "
+        "to the fifth nearest training row. The columns marked (published) are from Livernoche et "
+        'al., "On Diffusion Modeling for Anomaly Detection", ICLR 2024: the same protocol with '
+        "other random halves.",
         markdown(
-            ["set", *by_set.columns],
-            ["{}", *["{:.1f}"] * len(by_set.columns)],
-            by_set.reset_index().itertuples(index=False),
+            ["table", *by_table.columns],
+            ["{}", *["{:.1f}"] * len(by_table.columns)],
+            by_table.reset_index().itertuples(index=False),
             n_words=1,
         ),
         *(
             f"Failed: {row.dataset}, seed {row.seed}, {row.model}: {row.error}"
             for row in failed.itertuples()
         ),
-        f"## Means over these {len(measured)} sets",
+        f"## Means over these {len(measured)} tables",
         markdown(["method", "mean"], ["{}", "{:.2f}"], means.items(), n_words=1),
     ]
     return "\n\n".join(parts) + "\n"

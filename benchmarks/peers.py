@@ -33,6 +33,7 @@ import importlib
 import io
 import logging
 import math
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Peer:
     device: str = "cpu"
 
     module: ClassVar[str]
+    python: ClassVar[tuple[int, int]] = (3, 11)  # the oldest that has it
 
     def __post_init__(self) -> None:
         importlib.import_module(self.module)  # the time of a fit has no import in it
@@ -295,6 +297,7 @@ class PyodVAE(Peer):
 
 class EncdrVAE(Peer):
     module = "encdr"
+    python = 3, 12
 
     def fit(self, X: np.ndarray) -> Peer:
         from encdr.encdr import VENCDR
@@ -352,6 +355,8 @@ def available() -> Availability:
             names.append(name)
         except Exception as error:  # whatever an old package trips over, it is the reason
             missing[name] = f"{type(error).__name__}: {error}"
+            if sys.version_info < peer.python:
+                missing[name] = f"needs Python {'.'.join(map(str, peer.python))}"
     return Availability(names, missing)
 
 

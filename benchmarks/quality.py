@@ -1,12 +1,12 @@
-"""Features and held-out log-likelihood of VAETransformer beside other ways to reduce columns.
+"""Features and held-out log-likelihood of VAETransformer and of other ways to reduce columns.
 
     python benchmarks/quality.py --data DIR --jobs 4 --output quality.md
     python benchmarks/quality.py --data DIR --set noise_variance=shared
     python benchmarks/quality.py --data DIR --report
 
 Without --data the tables of scikit-learn alone. Tables and splits: see `tables.py`; peers: see
-`peers.py`. A cell is a table and a number of components; all models see the same rows. Each
-model is as it comes, with the number of components and a seed, that of the split.
+`peers.py`. A case is a table and a number of components; all models see the same rows. Each
+model has its defaults but for the number of components and the seed, that of the split.
 
 nats
     Held-out log-likelihood of a row of the standardised columns: the `score` of VAETransformer,
@@ -16,7 +16,7 @@ LR
 kNN
     Held-out accuracy of KNeighborsClassifier(5) on the components as they are. With no scaling,
     components of PCA that vary little count for little in the distance, which is PCA's best
-    case: scaled, they would be noise as loud as the rest. Scaled components are given beside.
+    case: scaled, they would be noise as loud as the rest. Scaled components are measured too.
 fit, s
     Seconds by the wall, on one thread.
 
@@ -51,7 +51,7 @@ from tables import load_tables, split
 
 from skvae import VAETransformer
 
-# A clear loss of a cell: below this many points, and this many standard errors over the splits.
+# A clear loss of a case: below this many points, and this many standard errors over the splits.
 POINTS = -1.0
 STANDARD_ERRORS = -2.0
 OURS = "VAETransformer"
@@ -63,6 +63,7 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "KernelPCA": partial(KernelPCA, kernel="rbf"),
 }
 
+COMPARED = ("compared with", "accuracy of")
 ACCURACIES = {"lr": "LR", "knn": "kNN", "knn_scaled": "kNN, scaled"}
 MEASURES = {
     "nats": "Held-out log-likelihood, nats a row",
@@ -95,7 +96,7 @@ class Quality(NamedTuple):
 
 
 class Clear(NamedTuple):
-    """A cell that is clearly below another model's."""
+    """A case that is clearly below another model's."""
 
     table: str
     n_components: int
@@ -145,7 +146,7 @@ def make_model(task: Task, settings: dict[str, Any]) -> Any:
 
 
 def make_tasks(arguments: argparse.Namespace, ours: str) -> Iterator[Task]:
-    """What is asked for; all models of a cell together, so that a part of a run is of use."""
+    """What is asked for; all models of a case together, so that a part of a run is of use."""
     models = [ours if model == OURS else model for model in arguments.models]
     for table in arguments.tables:
         for seed in range(arguments.splits):
@@ -163,63 +164,80 @@ def report(rows: pd.DataFrame, ours: str) -> str:
     models = [model for model in order if model in measured]
     others = [model for model in models if model != ours]
     losses = clear_losses(rows, ours, others)
-    n_cells = len(rows[["table", "n_components"]].drop_duplicates())
+    n_cases = len(rows[["table", "n_components"]].drop_duplicates())
     parts = [
-        f"# {ours} beside others",
-        f"{rows['table'].nunique()} tables, {n_cells} cells (table and number of components), "
-        f"{rows['split'].nunique()} splits. Accuracies in percent, differences in points.",
+        f"# {ours} compared with others",
+        *headline(rows, ours, losses),
+        f"{rows['table'].nunique()} tables, {n_cases} cases, {rows['split'].nunique()} splits. A "
+        "case is a table and a number of components n. LR: accuracy of LogisticRegression on the "
+        "features; kNN: accuracy of 5 nearest neighbours; scaled: on scaled features. Accuracies "
+        "in percent, differences in points.",
         "## Summary",
         f"Difference: {ours} minus the other on the same rows; the mean over splits, then mean and "
-        f"standard error over cells. Clearly below: cells whose mean over splits is below "
+        f"standard error over cases. Clearly below: cases whose mean over splits is below "
         f"{POINTS:g} point and below {STANDARD_ERRORS:g} standard errors.",
         summary(rows, ours, others, losses),
         fits(rows, models),
         "## Held-out log-likelihood not above PCA and FactorAnalysis",
         likelihood_losses(rows, ours),
-        "## Cells clearly below",
+        "## Cases clearly below",
         f"Active: components of {ours} in use, mean over splits.",
         markdown(
-            ["table", "n", "beside", "by", "ours", "theirs", "difference", "s.e.", "active"],
+            ["table", "n", *COMPARED, "ours", "theirs", "difference", "s.e.", "active"],
             ["{}"] * 4 + ["{:.1f}"] * 5,
-            sorted(losses, key=lambda cell: cell.difference),
+            sorted(losses, key=lambda case: case.difference),
             n_words=4,
         ),
     ]
     for measure, title in MEASURES.items():
-        parts += [f"## {title}", cell_table(rows, models, measure)]
+        parts += [f"## {title}", case_table(rows, models, measure)]
     return "\n\n".join(parts) + "\n"
 
 
+def headline(rows: pd.DataFrame, ours: str, losses: list[Clear]) -> list[str]:
+    """The features against PCA's in a sentence, if PCA was measured."""
+    if "PCA" not in set(rows["model"]):
+        return []
+    differences = paired(rows, ours, "PCA", "lr")["difference"]
+    n_worse = sum(loss.other == "PCA" and loss.measure == ACCURACIES["lr"] for loss in losses)
+    return [
+        f"In place of PCA's, the features of {ours} change the accuracy of LogisticRegression by "
+        f"{differences.mean():+.1f} points on average; they are better in "
+        f"{(differences > 0).mean():.0%} of {len(differences)} cases and clearly worse in "
+        f"{n_worse / len(differences):.0%}."
+    ]
+
+
 def paired(rows: pd.DataFrame, ours: str, other: str, measure: str) -> pd.DataFrame:
-    """By cell: mean over the splits that both have, of both and of the difference, and its s.e."""
+    """By case: mean over the splits that both have, of both and of the difference, and its s.e."""
     wide = rows.pivot(index=["table", "n_components", "split"], columns="model", values=measure)
     wide = wide[[ours, other]].astype(float).dropna()
     wide["difference"] = wide[ours] - wide[other]
-    by_cell = wide.groupby(level=["table", "n_components"])
+    by_case = wide.groupby(level=["table", "n_components"])
     return pd.DataFrame(
         {
-            "ours": by_cell[ours].mean(),
-            "theirs": by_cell[other].mean(),
-            "difference": by_cell["difference"].mean(),
-            "standard_error": by_cell["difference"].sem(),
+            "ours": by_case[ours].mean(),
+            "theirs": by_case[other].mean(),
+            "difference": by_case["difference"].mean(),
+            "standard_error": by_case["difference"].sem(),
         }
     )
 
 
 def clear_losses(rows: pd.DataFrame, ours: str, others: list[str]) -> list[Clear]:
-    """All cells, measures and models with which ours is clearly below."""
+    """All cases, measures and models with which ours is clearly below."""
     of_ours = rows[rows["model"] == ours].groupby(["table", "n_components"])
     active = of_ours["n_active_components"].mean()
     losses = []
     for other in others:
         for measure, title in ACCURACIES.items():
-            cells = paired(rows, ours, other, measure)
-            is_clear = (cells["difference"] < POINTS) & (
-                cells["difference"] < STANDARD_ERRORS * cells["standard_error"]
+            cases = paired(rows, ours, other, measure)
+            is_clear = (cases["difference"] < POINTS) & (
+                cases["difference"] < STANDARD_ERRORS * cases["standard_error"]
             )
             losses += [
-                Clear(*cell.Index, other, title, *cell[1:], active[cell.Index])
-                for cell in cells[is_clear].itertuples()
+                Clear(*case.Index, other, title, *case[1:], active[case.Index])
+                for case in cases[is_clear].itertuples()
             ]
     return losses
 
@@ -242,7 +260,7 @@ def summary(rows: pd.DataFrame, ours: str, others: list[str], losses: list[Clear
                 )
             )
     return markdown(
-        ["beside", "by", "difference", "s.e.", "cells", "above, %", "clearly below"],
+        [*COMPARED, "difference", "s.e.", "cases", "above, %", "clearly below"],
         ["{}", "{}", "{:+.2f}", "{:.2f}", "{}", "{:.0f}", "{}"],
         lines,
         n_words=2,
@@ -280,8 +298,8 @@ def fits(rows: pd.DataFrame, models: list[str]) -> str:
 
 
 def likelihood_losses(rows: pd.DataFrame, ours: str) -> str:
-    """The cells where one of the linear models is not surpassed."""
-    nats = cell_means(rows, "nats").reindex(columns=[ours, *LINEAR]).dropna()
+    """The cases where one of the linear models is not surpassed."""
+    nats = case_means(rows, "nats").reindex(columns=[ours, *LINEAR]).dropna()
     behind = nats[nats[ours] <= nats[list(LINEAR)].max(axis=1)]
     table = markdown(
         ["table", "n", *nats.columns],
@@ -289,12 +307,12 @@ def likelihood_losses(rows: pd.DataFrame, ours: str) -> str:
         behind.reset_index().itertuples(index=False),
         n_words=2,
     )
-    return f"{len(behind)} of {len(nats)} cells.\n\n{table}"
+    return f"{len(behind)} of {len(nats)} cases.\n\n{table}"
 
 
-def cell_table(rows: pd.DataFrame, models: list[str], measure: str) -> str:
-    """One measure, the mean over splits, by cell and model."""
-    means = cell_means(rows, measure).reindex(columns=models).dropna(axis=1, how="all")
+def case_table(rows: pd.DataFrame, models: list[str], measure: str) -> str:
+    """One measure, the mean over splits, by case and model."""
+    means = case_means(rows, measure).reindex(columns=models).dropna(axis=1, how="all")
     return markdown(
         ["table", "n", *means.columns],
         ["{}", "{}", *["{:.2f}"] * len(means.columns)],
@@ -303,7 +321,7 @@ def cell_table(rows: pd.DataFrame, models: list[str], measure: str) -> str:
     )
 
 
-def cell_means(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+def case_means(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     values = rows.assign(**{measure: rows[measure].astype(float)})
     return values.pivot_table(index=["table", "n_components"], columns="model", values=measure)
 
@@ -361,7 +379,7 @@ def main() -> None:
         & (rows["split"] < arguments.splits)
     ]
     if ours not in set(rows["model"]):
-        raise SystemExit(f"{arguments.results} has no such cells of {ours}.")
+        raise SystemExit(f"{arguments.results} has no such cases of {ours}.")
     publish(report(rows, ours), arguments.output)
 
 

@@ -144,6 +144,11 @@ def markdown(
     return "\n".join([line(header), line(rule), *map(line, cells)])
 
 
+def counted(n: int, noun: str) -> str:
+    """ "1 turn", "3 turns"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def publish(text: str, output: Path | None) -> None:
     """Print a report, and write it to a file if one is wanted."""
     print(text, end="")

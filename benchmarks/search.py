@@ -1,4 +1,4 @@
-"""A grid search trained all at once, beside the same search fit by fit.
+"""A grid search trained all at once, compared with the same search fit by fit.
 
     python benchmarks/search.py --output docs/searches.md
     python benchmarks/search.py --rows scikit-learn --n-components 2 8 --betas 1 --folds 2
@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from mnist import peak_gib
 from peers import SkorchVAE
-from results import markdown, status_mib
+from results import counted, markdown, status_mib
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_digits
@@ -491,10 +491,11 @@ def table(turns: dict[str, list[Measured]], arguments: argparse.Namespace) -> st
     header = ["what", "fits run", "seconds", "ratio", "pairwise (range)", "peak MiB"]
     header += ["GPU MiB", score, "same best" if is_search else "batches"]
     header += ["ranks that differ"] * is_search
-    if arguments.device == "cpu":
-        header.remove("GPU MiB")
-        lines = [[*line[:6], *line[7:]] for line in lines]
-    return markdown(header, ["{}"] * len(header), lines, 2)
+    unsaid = {"pairwise (range)"} if arguments.repeats == 1 else set()  # the ratio again
+    unsaid |= {"GPU MiB"} if arguments.device == "cpu" else set()
+    kept = [i for i, name in enumerate(header) if name not in unsaid]
+    lines = [[line[i] for i in kept] for line in lines]
+    return markdown([header[i] for i in kept], ["{}"] * len(kept), lines, 2)
 
 
 def fits_in_words(measured: Measured, grid: Grid, is_search: bool) -> str:
@@ -529,14 +530,14 @@ def text(arguments: argparse.Namespace, shown: str) -> str:
     device, grid = arguments.device, grid_of("", arguments)
     if device != "cpu":
         device = torch.cuda.get_device_name(device)
-    threads = "as many threads of torch as it takes by itself"
+    threads = "as many threads of torch as it takes by default"
     if arguments.threads is not None:
         threads = f"OMP_NUM_THREADS={arguments.threads}"
     command = shlex.join(["python", "benchmarks/search.py", *sys.argv[1:]])
     searched = (
         f"The digits, {len(digits()[0])} rows of {digits()[0].shape[1]} pixels with normal noise "
-        f"of {JITTER} grey levels; n_components {', '.join(map(str, grid.n_components))}, beta "
-        f"{', '.join(f'{beta:g}' for beta in grid.betas)}, {grid.n_folds} folds: {grid.n_fits} "
+        f"of {JITTER} grey levels; n_components {', '.join(map(str, grid.n_components))}; beta "
+        f"{', '.join(f'{beta:g}' for beta in grid.betas)}; {grid.n_folds} folds: {grid.n_fits} "
         f"fits of a VAE with hidden layers {grid.hidden_layer_sizes}"
     )
     if arguments.part == "search":
@@ -545,22 +546,25 @@ def text(arguments: argparse.Namespace, shown: str) -> str:
             "best again on all rows. Differences, of accuracies, are from scikit-learn's search "
             "with one job; ranks are of all candidates."
         )
+        ratios = "Ratios are to the first row."
     else:
         small = grid_of("small", arguments)
         what = (
             f"{searched}, their training alone. Small: {small.n_fits} fits, n_components 1 to "
-            f"{N_SMALL_COMPONENTS}, beta of {len(small.betas)} value(s), {small.n_folds} folds, "
-            f"hidden layers {small.hidden_layer_sizes}. Differences are of held-out nats from "
-            "those trained together."
+            f"{N_SMALL_COMPONENTS}, {counted(len(small.betas), 'value')} of beta, "
+            f"{small.n_folds} folds, hidden layers {small.hidden_layer_sizes}. Differences are of "
+            "held-out nats from those trained together."
         )
+        ratios = "Ratios are to the first row, those of small models to the first of these."
     return (
         f"## Measured: {'a whole search' if arguments.part == 'search' else 'training alone'}, "
         f"{'CPU' if arguments.device == 'cpu' else 'GPU'}\n\n"
         f"`{command}`\n\n{what} skorch trains a plain VAE with the same hidden layers and as many "
-        "epochs as ours took. Where not all fits were run, the seconds are those of the ones "
-        "that were, times the factor given: the epochs of all over theirs. Each is a fresh "
-        f"process; {arguments.repeats} turn(s), medians. Ratios are to the first row, those of "
-        "small models to their first. Memory: peaks of the process and its children together. "
+        "epochs as ours took. Where not all fits were run, the seconds are those of the fits that "
+        "were, times the factor given: the epochs of all over the epochs of these. Each row is a "
+        f"fresh process; {counted(arguments.repeats, 'turn')}"
+        f"{', medians' if arguments.repeats > 1 else ''}. {ratios} "
+        "Memory: peaks of the process and its children together. "
         f"torch {torch.__version__}, {device}, {os.cpu_count()} cores "
         f"({platform.machine()}), {threads}.\n\n{shown}\n"
     )
@@ -611,7 +615,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--part", choices=list(ROWS), default="search", help="default: search")
     names = sorted({name for names in ROWS.values() for name in names})
     add("--rows", nargs="+", choices=names, help="default: all of the part, skorch if installed")
-    add("--repeats", type=int, default=3, help="turns (default: 3)")
+    add("--repeats", type=int, default=1, help="turns (default: 1)")
     add("--n-components", type=int, nargs="+", default=[2, 4, 8, 12, 16, 24])
     add("--betas", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     add("--folds", type=int, default=5)

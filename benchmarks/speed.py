@@ -1,4 +1,4 @@
-"""How long things take, beside the least they could take and beside other packages.
+"""How long things take, compared with the least they could take and with other packages.
 
     python benchmarks/speed.py --output docs/speed.md
     python benchmarks/speed.py --parts steps --sizes digits --repeats 3
@@ -11,7 +11,7 @@ bound
 busy
     A small model's step while other processes keep all cores but one at work.
 inference
-    `transform` and `score_samples` beside bare networks of the same layers, and their memory.
+    `transform` and `score_samples` compared with bare networks of the same layers; their memory.
 import
     `import skvae` after what a user of scikit-learn and torch has imported already.
 
@@ -45,7 +45,7 @@ import numpy as np
 import torch
 from mnist import peak_gib, uncaptured
 from peers import PEERS, available
-from results import in_a_process, markdown, status_mib
+from results import counted, in_a_process, markdown, status_mib
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -256,7 +256,7 @@ def steps(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table:
                 floor = products(layers, size.batch_size, n, device)
                 work[f"products of the {what}{words}"] = partial(seconds_a_model, floor, n)
         rows += comparison(name, in_turns(work, arguments.repeats), 1e6, ".0f")
-    missing = "; ".join(f"{name}: {why}" for name, why in available().missing.items())
+    missing = ", ".join(f"{name} ({why})" for name, why in available().missing.items())
     return Table(
         "A training step",
         f"The same layers, batch, rows and Adam for all; a peer keeps its activation and dropout. "
@@ -264,7 +264,7 @@ def steps(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table:
         f"init='random', no early stopping. 'fit' is the public fit, "
         f"as in the peers; 'training' the loop inside it, one run or {N_TOGETHER} of different "
         f"seeds. Products are a floor: nothing but `torch.bmm` on the same shapes. "
-        f"{'Not installed: ' + missing + '. ' if missing else ''}{how(arguments)}",
+        f"{'Not measured: ' + missing + '. ' if missing else ''}{how(arguments)}",
         ["size", "what", "us a step", "of ours", "pairwise (range)"],
         rows,
         2,
@@ -366,7 +366,7 @@ class Reached(NamedTuple):
 
 
 def time_to_bound(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table:
-    """Every peer as it comes, and how soon its bound is reached here."""
+    """Every peer with its defaults, and how soon its bound is reached here."""
     header = [
         "data",
         "peer",
@@ -396,7 +396,7 @@ def time_to_bound(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> T
         "and the rest, and the seconds are those of its whole fit. Ours are the seconds of the "
         "shortest whole fit, start and validation included, whose bound on the same rows is at "
         f"least the peer's, of fits with max_iter={EPOCHS[0]}, {EPOCHS[1]}, {EPOCHS[2]}, ..., "
-        f"{EPOCHS[-1]}; inf where none is. 'ours' is VAETransformer as it comes; one epoch means "
+        f"{EPOCHS[-1]}; inf where none is. 'ours' is the default VAETransformer; one epoch means "
         "that its start, factor analysis, was enough or nearly. 'its model' has no learned "
         "variance, no linear start and no early stopping, as no peer has them: "
         f"noise_variance=1.0, init='random', early_stopping=False. {how(arguments)}",
@@ -472,8 +472,8 @@ def busy(size: Size, arguments: argparse.Namespace) -> Table:
     return Table(
         "A busy machine",
         f"A step of the size digits on the CPU by the public fit, with {os.cpu_count()} threads of "
-        f"torch, quiet and while {(os.cpu_count() or 1) - 1} other process(es) do nothing but "
-        f"count. {how(arguments)}",
+        "torch, quiet and while other processes keep all cores but one busy. "
+        f"{how(arguments)}",
         ["what", "quiet, us a step", "busy, us a step", "busy / quiet", "pairwise (range)"],
         rows,
         1,
@@ -549,10 +549,9 @@ def inference(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table
         "without the linear path, on tensors that are standardised already, in passes of "
         f"{CACHED / 2**20:g} MiB for the widest tensor; for the score it encodes, and for every "
         "draw takes z, decodes, and sums the squares of the residuals over the noise: a normal "
-        "density without its constant. With the linear path: the same and, beside each network, "
-        "one layer from its inputs to its outputs. "
-        f"MiB: what the process grows by at its peak, X excluded. {arguments.threads} thread(s) "
-        f"of torch. {how(arguments)}",
+        "density without its constant. With the linear path: the same and, parallel to each "
+        "network, one layer from its inputs to its outputs. MiB: what the process grows by at its "
+        f"peak, X excluded. {counted(arguments.threads, 'thread')} of torch. {how(arguments)}",
         ["size", "what", "who", "ms", "of bare", "pairwise (range)", "MiB"],
         rows,
         3,
@@ -739,7 +738,7 @@ def in_turns(work: Mapping[str, Callable[[], float]], repeats: int) -> dict[str,
 def comparison(
     size: str, turns: Mapping[str, Sequence[float]], unit: float, form: str
 ) -> list[list[str]]:
-    """A row for each, beside the first."""
+    """A row for each, compared with the first."""
     first = next(iter(turns.values()))
     return [
         [
@@ -825,7 +824,7 @@ def curved(random: np.random.Generator, n_rows: int, n_columns: int) -> np.ndarr
 
 
 def how(arguments: argparse.Namespace) -> str:
-    return f"{arguments.repeats} turns, medians."
+    return f"{counted(arguments.repeats, 'turn')}, medians."
 
 
 def describe(arguments: argparse.Namespace) -> str:
@@ -840,10 +839,10 @@ def describe(arguments: argparse.Namespace) -> str:
     )
     image = "MNIST" if arguments.data is not None else "made like it"
     return (
-        f"# Speed\n\ntorch {torch.__version__}, {device}, {arguments.threads} thread(s) of torch, "
-        f"{os.cpu_count()} cores ({platform.machine()}). Sizes: {sizes}. Data: the digits of "
-        "scikit-learn with uniform noise; for tabular, x = tanh(z A) B + 0.3 e with 5 normal "
-        f"factors and random A and B; image: {image}. All columns standardised.\n"
+        f"# Speed\n\ntorch {torch.__version__}, {device}, {counted(arguments.threads, 'thread')} "
+        f"of torch, {os.cpu_count()} cores ({platform.machine()}). Sizes: {sizes}. Data: the "
+        "digits of scikit-learn with uniform noise; for tabular, x = tanh(z A) B + 0.3 e with 5 "
+        f"normal factors and random A and B; image: {image}. All columns standardised.\n"
     )
 
 

@@ -9,8 +9,8 @@ function of 8 factors, and noise. Then, each in a process of its own:
   (RssAnon of Linux; pages of the file belong to the system, which takes them back at will),
   less what it had before;
 - the same of ``--few`` rows, as a memory map and in memory: what streaming costs;
-- ``partial_fit`` over chunks of these, epoch by epoch, beside ``fit``: the bound on rows kept
-  apart, after as many epochs.
+- ``partial_fit`` over chunks of these, epoch by epoch, compared with ``fit``: the bound on rows
+  kept apart, after as many epochs.
 
 With ``--device cuda`` the rows go to a GPU as they are needed.
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import in_a_process, markdown, publish, status_mib
+from results import counted, in_a_process, markdown, publish, status_mib
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import VAETransformer
@@ -148,16 +148,18 @@ def main() -> None:
         kind = "memory map" if is_mapped else "array"
         found = told(epoch, options.threads, path, n_rows, device, is_mapped)
         rows.append([kind, f"{n_rows:,}", f"{n_rows * N_COLUMNS * 4 / 1e9:.1f} GB", *found])
-    header = ["X", "rows", "size", "fit, rows/s", "transform", "score_samples", "MiB", "MiB"]
+    header = ["X", "rows", "size", "fit, rows/s", "transform", "score_samples"]
+    header += ["MiB, fit", "MiB, others"]
     table = markdown(header, ["{}", "{}", "{}", *["{:,.0f}"] * 5], rows, 1)
     n_learned = options.few // 10 - options.few // 100
     by_parts, at_once = told(partial, options.threads, path, options.few // 10, device)
     publish(
         "# More rows than memory\n\nWritten by `make streaming`; the protocol is in "
         f"`benchmarks/streaming.py`. {N_COLUMNS} columns of float32, the default model, one epoch; "
-        f"{options.threads} thread(s), {device}. Rows a second of `fit` (finding the scales, the "
-        "start and the validation included), `transform` and `score_samples` (8 draws); memory "
-        "that the process takes for itself at the peak of `fit`, and of the other two.\n\n"
+        f"{counted(options.threads, 'thread')}, {device}. Rows a second of `fit` (finding the "
+        "scales, the start and the validation included), `transform` and `score_samples` (8 "
+        "draws); memory that the process takes for itself at the peak of `fit`, and of the other "
+        "two.\n\n"
         f"{table}\n\n"
         f"`partial_fit` over {N_PARTS} chunks of {n_learned // N_PARTS:,} rows, "
         f"{N_EPOCHS} times: {by_parts:.3f} nats a row on {options.few // 100:,} rows kept apart; "

@@ -1,4 +1,4 @@
-"""A small generative adversarial network for `claims.py` to put beside the autoencoders."""
+"""A small generative adversarial network, with which `claims.py` compares the autoencoders."""
 
 from __future__ import annotations
 

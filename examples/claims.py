@@ -1,4 +1,4 @@
-"""What lecture notes on variational autoencoders claim, held against numbers.
+"""What lecture notes on variational autoencoders claim, tested.
 
 Are samples noisy or blurry, what does a learned variance change, are importance-weighted
 bounds worth their cost, what does a label add, and how do samples compare with those of a
@@ -201,7 +201,7 @@ def piled_up(rows: np.ndarray) -> float:
 
 
 def jittered(rows: np.ndarray) -> np.ndarray:
-    """With the noise the data were given: nobody shall be told by its absence."""
+    """With the noise the data were given, or they could be told by its absence alone."""
     return rows + np.random.default_rng(2).normal(scale=JITTER, size=rows.shape)
 
 
@@ -276,7 +276,7 @@ def noise(study: Study) -> Section:
         rows.append([name, f"{sharpness(x):.1f}", *numbers])
     samples, means = drawn["samples, feature"], drawn["means, feature"]
     answer = (
-        f"Of the sharpness of real rows samples have {sharpness(samples) / sharpness(real):.0%}, "
+        f"Samples have {sharpness(samples) / sharpness(real):.0%} of the sharpness of real rows, "
         f"means {sharpness(means) / sharpness(real):.0%}; a classifier tells samples from real "
         f"rows with AUC {told['samples, feature'].auc.mean():.2f}, means with "
         f"{told['means, feature'].auc.mean():.2f}."
@@ -286,9 +286,9 @@ A sample is z from p(z), then x from p(x|z). Most code shows E[x|z] and calls th
 
 - *Sharpness* is the root mean square of the discrete Laplacian over the inner pixels, in grey
   levels. Edges raise it and blur lowers it, but noise raises it too.
-- *Accuracy* and *AUC* are of support vectors (RBF kernel) that are to tell the held-out rows from
-  as many drawn ones, in five-fold cross-validation; means over {N_SETS} sets of drawn rows. 0.5:
-  they cannot tell. In the last column are extremely randomised trees, on the first set.
+- *Accuracy* and *AUC* are of support vectors (RBF kernel) that try to tell the held-out rows from
+  as many drawn ones, in five-fold cross-validation; means over {N_SETS} sets of drawn rows. 0.5 is
+  chance. In the last column are extremely randomised trees, on the first set.
 - Means have the jitter of the data added, for without it a classifier looks at nothing else.
 - Training rows stand for a perfect model.
 
@@ -397,8 +397,9 @@ def variance(study: Study) -> Section:
     }
     body = f"""\
 `noise_variance=1.0`, in units of standardised columns, is what code does that trains on the
-squared error plus KL. *KL* is what the code tells of a row, in nats; *active* are components
-above 0.01 nats; *accuracy* is of a linear classifier on the features; *sharpness* as above.
+squared error plus KL. *KL* is how much information about a row z carries, in nats; *active* are
+components above 0.01 nats; *accuracy* is of a linear classifier on the features; *sharpness* as
+above.
 
 {table(header, rows)}
 
@@ -411,7 +412,7 @@ Samples: the first {N_SHOWN}, none left out, in the order of the digits a classi
 
 
 def told_by_code(model: Any) -> float:
-    """What z tells of a row, in nats."""
+    """How much information about a row z carries, in nats."""
     return float(model.kl_per_component_.sum())
 
 
@@ -431,7 +432,7 @@ def findings_on_variance(
         f"{nats:+.1f} nats a row.",
         f"{decoder.verdict} One for every row and pixel, from the decoder, scores better still: "
         f"{decoder:+.1f} nats.",
-        f"{judged(told_less < told)} With a unit variance the code tells less: {told_less:.1f} "
+        f"{judged(told_less < told)} With a unit variance z carries less: {told_less:.1f} "
         f"nats in place of {told:.1f}. Detail drowns in the noise the model believes in.",
         f"{judged(unit_means < means)} So its means are blurrier: sharpness {unit_means:.1f} in "
         f"place of {means:.1f}.",
@@ -619,15 +620,16 @@ def condition(study: Study) -> Section:
     answer = (
         f"At {small.model.n_components} components the mixture of ten labels scores "
         f"{Gain.paired(small.summed, small.without):+.1f} nats a row against one model of all, at "
-        f"{large.model.n_components} {Gain.paired(large.summed, large.without):+.1f}; it reads "
-        f"{small.right.mean():.1%} and {large.right.mean():.1%} of held-out digits rightly, and "
+        f"{large.model.n_components} {Gain.paired(large.summed, large.without):+.1f}; it "
+        f"classifies {small.right.mean():.1%} and {large.right.mean():.1%} of held-out digits "
+        "correctly, and "
         f"{small.samples.mean():.1%} and {large.samples.mean():.1%} of its samples are read as "
         "the label asked for."
     )
     body = f"""\
 `ConditionalVAE` models p(x|c), c the label; with labels unknown it sums them out, and p(c|x) is
 `condition_proba`. *Accuracy* is of the likeliest label of held-out rows. Samples are read by
-support vectors trained on real rows, which read {read:.3f} of the held-out rows rightly: shares
+support vectors trained on real rows, which read {read:.3f} of the held-out rows correctly: shares
 that are read *as asked*, of {judge.n_drawn // 10} samples of each label. *AUC* is that of section
 1, of samples of the model without labels and of this one's with labels at random.
 
@@ -767,10 +769,10 @@ def adversary(study: Study) -> Section:
     seconds = ", ".join(f"{gan.seconds:.0f}" for gan in gans.values())
     answer = (
         f"A classifier tells VAE samples from real rows with AUC {samples.telling.auc.mean():.2f}, "
-        f"means with {means.telling.auc.mean():.2f}, samples of the best GAN with "
+        f"means with {means.telling.auc.mean():.2f}, and samples of the GAN it finds hardest with "
         f"{gan.telling.auc.mean():.2f}. Samples cover {samples.likeness.coverage.mean():.0%} of "
-        f"the held-out rows, means {means.likeness.coverage.mean():.0%}, those of the best GAN "
-        f"{wide.likeness.coverage.mean():.0%}."
+        f"the held-out rows, means {means.likeness.coverage.mean():.0%}, and those of the GAN that "
+        f"covers most {wide.likeness.coverage.mean():.0%}."
     )
     header = ["rows", "sharpness", "accuracy", "AUC", "precision", "recall", "coverage"]
     panels = {
@@ -799,11 +801,12 @@ Scattered rows raise recall, not coverage. *Rarest* is the share of the rarest d
 
 {table([*header, "rarest", "entropy"], [each.row(name) for name, each in compared.items()])}
 
-Against the hardest to tell from held-out rows ({hardest.removeprefix("GAN samples, ")}):
+Against the GAN that is hardest to tell from held-out rows
+({hardest.removeprefix("GAN samples, ")}):
 
 {bullets(findings_on_gan(samples, means, gan))}
 
-Against the one that covers most ({widest.removeprefix("GAN samples, ")}):
+Against the GAN that covers most ({widest.removeprefix("GAN samples, ")}):
 
 {bullets(findings_on_gan(samples, means, wide))}
 
@@ -853,7 +856,7 @@ def introduction(study: Study, sections: Sequence[Section]) -> str:
     return f"""\
 # Claims in numbers
 
-What lecture notes say of variational autoencoders, tried out on scikit-learn's handwritten digits:
+What lecture notes say about variational autoencoders, tested on scikit-learn's handwritten digits:
 {len(data.X_train)} rows to fit, {len(data.X_test)} held out, {data.X_train.shape[1]} pixels with
 grey levels from 0 to 16, and normal noise of standard deviation {JITTER} on each, without which
 whole numbers have no density. `make claims` writes this page: every figure and every verdict.
@@ -863,7 +866,7 @@ whole numbers have no density. `make claims` writes this page: every figure and 
 A claim **holds**, or **does not hold**, where a difference is larger than two standard errors, and
 is **undecided** otherwise; where no error is given the verdict compares two numbers. "±" is one
 standard error, over the held-out rows or over the sets of drawn rows, which share their held-out
-rows. It does not tell how much another training, or other data, would change. Models have their
+rows. It does not say how much another training, or other data, would change. Models have their
 default parameters,
 {VAETransformer().n_components} components among them, unless a section says otherwise.
 Log-likelihoods are of held-out rows, in nats a row, with {N_DRAWS} draws of z. Seeds are fixed.

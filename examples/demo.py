@@ -84,7 +84,7 @@ def search_components(data: Digits) -> int:
     accuracy = search.score(data.X_test, data.y_test)
     n_fits = N_FOLDS * len(N_COMPONENTS)
     print(
-        f"{n_fits} VAEs were trained at once in {search.training_time_:.0f} s. The search takes "
+        f"{n_fits} VAEs were trained at once in {search.training_time_:.0f} s. The search chooses "
         f"{best} components: accuracy {accuracy:.3f} on the held-out rows."
     )
     return best
@@ -159,7 +159,7 @@ def fit_conditional(data: Digits) -> ConditionalVAE:
     print(
         f"Fitted in {seconds:.1f} s. The label tells {given - summed_out:.2f} nats about a digit, "
         f"of the {np.log(n_classes):.2f} in {n_classes} equal classes;\nas a classifier the "
-        f"model reads {n_wrong} of {len(guessed)} held-out digits wrongly."
+        f"model gets {n_wrong} of {len(guessed)} held-out digits wrong."
     )
     return model
 
@@ -239,7 +239,7 @@ def main() -> None:
     )
     print("\n1. Grid search: StandardScaler -> VAETransformer -> LogisticRegression\n")
     best = search_components(data)
-    print("\n2. Beside the linear models, on the same pixels\n")
+    print("\n2. Compared with linear models, on the same pixels\n")
     compare(data, sorted({2, best}))
     print("\n3. Given the labels\n")
     conditional = fit_conditional(data)

@@ -4,13 +4,13 @@ Two laboratories, one table
 
 Half of the rows were measured in laboratory A and half in B, whose instruments have another gain
 and another offset in every column. A :class:`~skvae.ConditionalVAE` that is given the laboratory
-learns what does not depend on it: decoded as of A, rows from B can stand beside those from A. When
-that works, and when it takes more away than the laboratory.
+learns what does not depend on it: decoded as of A, rows from B can be compared with those from A.
+When that works, and when it takes away more than the laboratory.
 """
 
 # %%
-# A batch effect made in place
-# ----------------------------
+# A simulated batch effect
+# ------------------------
 # The table of breast cancers is real, the effect is ours, so that the truth is known. Malignant
 # rows may have the same share in both laboratories, as if patients had been assigned at random, or
 # not, as if one of them were a hospital.
@@ -45,7 +45,7 @@ def measured(part_of_malignant, part_of_benign):
 # Two ways to harmonise
 # ---------------------
 # The simple one: standardise each laboratory by itself. The other: encode every row with its own
-# laboratory, decode it as of A, and keep the residual, which is what the model holds for noise.
+# laboratory, decode it as of A, and keep the residual, which is noise to the model.
 
 
 def standardised(X, batch):
@@ -67,20 +67,20 @@ def decoded_as_of_a(X, batch):
 # %%
 # What is left of the laboratory, and of the tumour
 # -------------------------------------------------
-# A random forest is to tell the laboratories (an area under the ROC curve of 0.5: it cannot), and
-# a linear classifier that has learned benign from malignant in A is used in B. The truth, without
-# any effect, is judged alongside.
+# A random forest tries to recognise the laboratory (an area under the ROC curve of 0.5 is chance),
+# and a linear classifier that has learned benign from malignant in A is used in B. The truth,
+# without any effect, is judged too.
 
 
 def judged(X, batch):
-    """How well laboratories are told, how well what A learned serves B, distance from the truth."""
+    """How well laboratories are recognised, accuracy in B of what A learned, error in B."""
     forest = RandomForestClassifier(random_state=0)
-    telling = cross_val_score(forest, X, batch, scoring="roc_auc", cv=5).mean()
+    laboratory = cross_val_score(forest, X, batch, scoring="roc_auc", cv=5).mean()
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     linear.fit(X[batch == "A"], y[batch == "A"])
-    serving = linear.score(X[batch == "B"], y[batch == "B"])
+    accuracy = linear.score(X[batch == "B"], y[batch == "B"])
     distance = np.sqrt(np.mean(((X - truth) / std)[batch == "B"] ** 2))
-    return telling, serving, distance
+    return laboratory, accuracy, distance
 
 
 parts = {"equal shares of classes": (0.5, 0.5), "unequal shares": (0.7, 0.3)}
@@ -96,20 +96,24 @@ for design, of_classes in parts.items():
     tables[design] = {way: harmonise(X, batch) for way, harmonise in ways.items()}
     verdicts[design] = {way: judged(of, batch) for way, of in tables[design].items()}
     print(f"{design:24}  laboratory (AUC)  from A to B (accuracy)  distance from truth")
-    for way, (telling, serving, distance) in verdicts[design].items():
-        print(f"  {way:22}  {telling:16.2f}  {serving:22.3f}  {distance:19.2f}")
+    for way, (laboratory, accuracy, distance) in verdicts[design].items():
+        print(f"  {way:22}  {laboratory:16.2f}  {accuracy:22.3f}  {distance:19.2f}")
 
 # %%
 # Before and after
 # ----------------
-# Two linear discriminants: along x the one that tells the classes of the truth, along y the one
-# that tells the laboratories as measured. Equal shares of classes in both laboratories.
+# Two linear discriminants: along x that of the classes in the truth, along y that of the
+# laboratories as measured. Equal shares of classes in both laboratories. The first panel has axes
+# of its own, as the effect is many times larger than what is left of it.
 
 X, batch = measured(*parts["equal shares of classes"])
 of_classes = LinearDiscriminantAnalysis().fit(truth, y)
 of_laboratories = LinearDiscriminantAnalysis().fit(X, batch)
-fig, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
-for ax, way in zip(axes, ["as measured", "ConditionalVAE", "truth"], strict=True):
+fig, axes = plt.subplots(1, 4, figsize=(13, 4), layout="constrained")
+for ax, way in zip(axes, ways, strict=True):
+    if way not in ("as measured", "standardised"):
+        ax.sharex(axes[1])
+        ax.sharey(axes[1])
     table = tables["equal shares of classes"][way]
     across, upwards = (lda.transform(table)[:, 0] for lda in (of_classes, of_laboratories))
     for label, name, color in [(0, "malignant", "C3"), (1, "benign", "C0")]:
@@ -117,16 +121,15 @@ for ax, way in zip(axes, ["as measured", "ConditionalVAE", "truth"], strict=True
             rows = (y == label) & (batch == laboratory)
             look = {"s": 18, "marker": marker, "color": color, "alpha": 0.6}
             ax.scatter(across[rows], upwards[rows], **look, label=f"{laboratory}, {name}")
-    ax.set(title=way, xlabel="what tells the classes")
-axes[0].set_ylabel("what tells the laboratories")
-_ = axes[2].legend(frameon=False)
+    ax.set(title=way, xlabel="discriminant of the classes")
+axes[0].set_ylabel("discriminant of the laboratories")
+_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 # %%
 # In both designs
 # ---------------
-# Nobody can tell what belongs to a laboratory from what belongs to its patients by the batch
-# alone: where classes are unequally shared, what makes the laboratories alike takes the class with
-# it.
+# The batch alone does not say what belongs to a laboratory and what to its patients: where the
+# shares of the classes differ, making the laboratories alike takes away some of the class too.
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)
 for i, (design, marker) in enumerate(zip(parts, "os", strict=True)):
@@ -136,7 +139,7 @@ for i, (design, marker) in enumerate(zip(parts, "os", strict=True)):
         ax.plot(values, at, marker, color=f"C{i}", ms=9, label=design)
 axes[0].set_yticks([-k for k in range(len(ways))], ways)
 axes[0].axvline(0.5, color="0.7", ls=":", zorder=0)
-axes[0].set_xlabel("how well laboratories are told (AUC)")
+axes[0].set_xlabel("laboratory recognised (AUC)")
 axes[1].set_xlabel("learned in A, used in B (accuracy)")
 axes[1].legend(frameon=False, loc="lower left")
 for ax in axes:
@@ -147,8 +150,9 @@ print(
     "Finding: with equal shares of classes the ConditionalVAE takes the AUC for the laboratory\n"
     f"from {equal['as measured'][0]:.2f} to {equal['ConditionalVAE'][0]:.2f} (standardising: to "
     f"{equal['standardised'][0]:.2f}) and the accuracy in B from {equal['as measured'][1]:.1%} to "
-    f"{equal['ConditionalVAE'][1]:.1%}\n(to {equal['standardised'][1]:.1%}). With unequal shares "
-    f"that accuracy goes from {unequal['as measured'][1]:.1%} to "
-    f"{unequal['ConditionalVAE'][1]:.1%} (to {unequal['standardised'][1]:.1%})."
+    f"{equal['ConditionalVAE'][1]:.1%}\n(to {equal['standardised'][1]:.1%}; the truth: "
+    f"{equal['truth'][1]:.1%}). With unequal shares that accuracy goes from\n"
+    f"{unequal['as measured'][1]:.1%} to {unequal['ConditionalVAE'][1]:.1%} "
+    f"(to {unequal['standardised'][1]:.1%}; the truth: {unequal['truth'][1]:.1%})."
 )
 plt.show()

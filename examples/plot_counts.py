@@ -2,12 +2,11 @@
 Topics in counts of words
 =========================
 
-Documents are made in place from five known topics, so that it can be checked what a model finds of
-them. A :class:`~skvae.VAETransformer` with a likelihood for counts stands beside
-LatentDirichletAllocation, whose assumptions are those the documents were made by, and
-TruncatedSVD. Then words are made to come in bursts, as they do in real text:
-LatentDirichletAllocation and a Poisson likelihood do not expect that, a negative binomial
-likelihood does.
+Documents are simulated from five known topics, so that it can be checked what a model finds of
+them. A :class:`~skvae.VAETransformer` with a likelihood for counts is compared with
+LatentDirichletAllocation, whose assumptions are those of the simulation, and with TruncatedSVD.
+Then words come in bursts, as they do in real text: only a negative binomial likelihood expects
+that. It describes such counts better; whether it also finds the topics better is another question.
 """
 
 # %%
@@ -42,9 +41,10 @@ def documents(burst):
 # %%
 # What is found of the shares
 # ---------------------------
-# From the features of every model a linear regression is to tell the shares of the topics, of
-# held-out documents. Five components for all: four tell the shares of five topics, one the length
-# of a document, which the VAEs are told apart: with ``exposure="total"`` rates are relative to it.
+# From the features of every model a linear regression predicts the shares of the topics in
+# held-out documents. All have five components: four for the shares of five topics, one for the
+# length of a document. The VAEs are given the length: with ``exposure="total"`` rates are relative
+# to it.
 
 models = {
     "LatentDirichletAllocation": LatentDirichletAllocation(n_topics, random_state=0),
@@ -104,13 +104,26 @@ print(f"R2 with bursts of {', '.join(map(str, bursts))}:")
 for name, of in recovered.items():
     print(f"  {name:26}", "  ".join(f"{r2:.2f}" for r2 in of))
 
-first, last = (max(recovered, key=lambda name, i=i: recovered[name][i]) for i in (0, -1))
-vae, svd = recovered["VAE, negative binomial"], recovered["TruncatedSVD"]
+best = {i: max(recovered, key=lambda name, i=i: recovered[name][i]) for i in (0, -1)}
+
+
+def r2(i):
+    """Of the best model, and of two more."""
+    more = {"negative binomial VAE": "VAE, negative binomial", "TruncatedSVD": "TruncatedSVD"}
+    behind = ", ".join(f"{short} {recovered[name][i]:.2f}" for short, name in more.items())
+    return f"(R2 {recovered[best[i]][i]:.2f}; {behind})"
+
+
+if best[0] == best[-1]:
+    found = f"{best[0]} finds most of the topics' shares, without bursts\n{r2(0)}\nand "
+    found += f"with the strongest {r2(-1)}"
+else:
+    found = f"without bursts {best[0]} finds most of the topics' shares\n{r2(0)},\nwith the "
+    found += f"strongest {best[-1]} {r2(-1)}"
+of_burst, of_poisson = (recovered[name][-1] for name in nats)
 print(
-    f"Finding: without bursts {first} finds most of the topics' shares\n"
-    f"(R2 {recovered[first][0]:.2f}; the negative binomial VAE {vae[0]:.2f}, TruncatedSVD "
-    f"{svd[0]:.2f}), with the strongest {last}\n({recovered[last][-1]:.2f}; {vae[-1]:.2f}, "
-    f"{svd[-1]:.2f}). There the negative binomial likelihood is {abs(gained[-1]):.0f} nats a "
-    f"document {'above' if gained[-1] > 0 else 'below'} the Poisson."
+    f"Finding: {found}.\nThere the negative binomial likelihood is {abs(gained[-1]):.0f} nats a "
+    f"document {'above' if gained[-1] > 0 else 'below'} the Poisson. From its features R2 is "
+    f"{of_burst:.2f},\nfrom those of the Poisson {of_poisson:.2f}."
 )
 plt.show()

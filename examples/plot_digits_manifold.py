@@ -4,7 +4,7 @@ Digits in a plane
 
 A :class:`~skvae.VAETransformer` with two components lays handwritten digits out in a plane, and
 its decoder turns every place of that plane into a picture. PCA does the same with a straight
-plane. How much of a digit does each plane tell?
+plane. How much of a digit does each plane show?
 """
 
 # %%
@@ -72,8 +72,8 @@ for name, model in {"VAE": vae, "PCA": pca}.items():
     nats[name] = model.score(X_test)
 
 print(
-    "Finding: ten neighbours in the plane name a held-out digit rightly in "
-    f"{accuracy['VAE']:.0%} of cases in that of\nthe VAE and in {accuracy['PCA']:.0%} in that of "
-    f"PCA; its log p(x) is {nats['VAE']:.1f} nats under the VAE and {nats['PCA']:.1f} under PCA."
+    f"Finding: ten neighbours in the plane classify {accuracy['VAE']:.0%} of the held-out digits "
+    f"correctly with the VAE, {accuracy['PCA']:.0%}\nwith PCA; log p(x) is {nats['VAE']:.1f} nats "
+    f"a digit under the VAE and {nats['PCA']:.1f} under PCA."
 )
 plt.show()

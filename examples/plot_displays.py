@@ -40,13 +40,6 @@ vae = VAETransformer(n_components=8, random_state=0).fit(X_train)
 _ = LossCurveDisplay.from_estimator(vae)
 
 # %%
-# What each component tells
-# -------------------------
-# :class:`~skvae.plotting.ComponentDisplay` is to a VAE what the scree plot is to PCA.
-
-_ = ComponentDisplay.from_estimator(vae)
-
-# %%
 # What a component does
 # ---------------------
 # :class:`~skvae.plotting.TraversalDisplay`: one component goes from low to high, the others stay
@@ -65,11 +58,10 @@ _ = ReconstructionDisplay.from_estimator(vae, X_test, image_shape=shape)
 # %%
 # What the model draws
 # --------------------
-# :class:`~skvae.plotting.SampleDisplay`: samples beside means at the same z; of a conditional
-# model, a line for each label.
+# :class:`~skvae.plotting.SampleDisplay`: samples, and means at the same z. Of a conditional model
+# it has :ref:`a line for each label <sphx_glr_gallery_plot_conditional_digits.py>`.
 
-cvae = ConditionalVAE(n_components=4, random_state=0).fit(X_train, y_train)
-_ = SampleDisplay.from_estimator(cvae, image_shape=shape)
+_ = SampleDisplay.from_estimator(vae, image_shape=shape)
 
 # %%
 # Where rows lie, and what lies in between
@@ -115,21 +107,35 @@ _ = ReconstructionDisplay.from_estimator(pipeline, wine.data)
 _ = TraversalDisplay.from_estimator(pipeline, n_steps=5)
 
 # %%
-# Samples of a table are shown in two of its columns, with the data behind them.
+# Samples of a table are shown in two of its columns, with the data behind them. None of these
+# columns is ever negative, so their likelihood is lognormal: a gaussian would draw negative
+# colours.
 
-given = ConditionalVAE(n_components=2, random_state=0).fit(wine.data, cultivar)
+given = ConditionalVAE(n_components=2, likelihood="lognormal", random_state=0)
+given.fit(wine.data, cultivar)
 _ = SampleDisplay.from_estimator(given, wine.data, features=("alcohol", "color_intensity"))
+
+# %%
+# How much each component carries
+# -------------------------------
+# :class:`~skvae.plotting.ComponentDisplay` is to a VAE what the scree plot is to PCA. Sixteen
+# components are more than these thirteen columns need: the last ones stay below the dotted line of
+# 0.01 nats, which a logarithmic axis shows best.
+
+wide = VAETransformer(n_components=16, random_state=0).fit(wine.data)
+display = ComponentDisplay.from_estimator(wide)
+_ = display.ax_.set(yscale="log", ylim=(1e-4, 10))
 
 # %%
 # In numbers
 # ----------
-# What the pictures are drawn from is public: here that of the components of both models.
+# What the pictures are drawn from is public: here the components of two of the models.
 
 found = []
-for rows, model in {"digits": vae, "wines": pipeline[-1]}.items():
+for rows, model in {"digits": vae, "wines": wide}.items():
     kl = model.kl_per_component_
     found.append(
-        f"of {len(kl)} components of {rows} {model.n_active_components_} are in use; they tell "
+        f"of {len(kl)} components of {rows} {model.n_active_components_} are in use; they carry "
         f"{kl.sum():.1f} nats, the first {kl[0]:.1f}"
     )
 print(f"Finding: {found[0]};\n{found[1]}.")

@@ -3,9 +3,9 @@ Features for a classifier
 =========================
 
 What a linear classifier makes of two, four or eight features out of PCA, kernel PCA and a
-:class:`~skvae.VAETransformer`, in one Pipeline and on three tables; beside them, what it makes of
-all columns as they are. The step that reduces is a parameter of the Pipeline, so one search tries
-all of them.
+:class:`~skvae.VAETransformer`, in one Pipeline and on three tables; and, to compare, what it makes
+of all columns as they are. The step that reduces is a parameter of the Pipeline, so one search
+tries all of them.
 """
 
 # %%
@@ -32,7 +32,7 @@ sizes = [2, 4, 8]
 models = {
     "PCA": PCA(random_state=0),
     "kernel PCA": KernelPCA(kernel="rbf", random_state=0),
-    # Less patience than by default, for the sake of a minute.
+    # Less patience than by default, to stay within a minute.
     "VAE": VAETransformer(n_iter_no_change=5, random_state=0),
 }
 pipeline = Pipeline(

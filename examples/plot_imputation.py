@@ -1,18 +1,17 @@
 """
-A table with holes
-==================
+A table with missing cells
+==========================
 
 Cells of a clinical table are taken out at random and filled again: by the mean of their column, by
 neighbours, by one regression for each column, and by :class:`~skvae.impute.VAEImputer`. A single
-value does not say how sure it is. Multiple imputations, drawn by
+value does not say how certain it is. Multiple imputations, drawn by
 :meth:`~skvae.VAETransformer.sample_missing`, do; here it can be checked how far they are right.
 """
 
 # %%
 # A tenth, three tenths, half of the cells
 # ----------------------------------------
-# Neighbours and regressions depend on units, so all four get standardised columns; the scaler
-# passes holes on.
+# Neighbours and regressions depend on units, so all four get standardised columns.
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -36,9 +35,9 @@ u = np.random.default_rng(0).random(X.shape)
 errors = {name: [] for name in imputers}
 for share in shares:
     is_missing = u < share
-    with_holes = np.where(is_missing, np.nan, X)
+    incomplete = np.where(is_missing, np.nan, X)
     for name, imputer in imputers.items():
-        off = imputer.fit_transform(with_holes) - X
+        off = imputer.fit_transform(incomplete) - X
         errors[name].append(np.sqrt(np.mean(off[is_missing] ** 2)))
 
 fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -55,14 +54,14 @@ _ = ax.legend(frameon=False)
 # %%
 # How sure is it?
 # ---------------
-# The fitted model draws the missing cells a hundred times from what it holds possible given the
-# cells that are there. Where the copies differ the model is unsure. If it knows how unsure it
-# should be, the error of the imputed value is as large as the spread of the copies, at every size
-# of it, and intervals between quantiles of the copies hold the true value as often as they
-# promise. Half of the cells are missing.
+# The fitted model draws the missing cells a hundred times, given the cells that are there. Where
+# the copies differ the model is unsure. If it knows how unsure it should be, the error of the
+# imputed value is as large as the spread of the copies, at every size of it, and intervals between
+# quantiles of the copies hold the true value as often as they promise. Half of the cells are
+# missing.
 
 vae = imputers["VAEImputer"].estimator_
-copies = np.array(vae.sample_missing(with_holes, 100, random_state=0))[:, is_missing]
+copies = np.array(vae.sample_missing(incomplete, 100, random_state=0))[:, is_missing]
 true, mean, spread = X[is_missing], copies.mean(axis=0), copies.std(axis=0)
 
 groups = np.array_split(np.argsort(spread), 10)
@@ -84,7 +83,9 @@ for ax, top in zip(axes, [1.1 * max(spreads + found), 1], strict=True):
 # %%
 # What the copies are for: fit what you want to know on each of them, and add the variance between
 # the answers to that within them (Rubin's rules). Points above the line at the left, and below it
-# at the right, are cells of which the model is too sure.
+# at the right, are cells of which the model is too sure. Both can be above: a few large errors
+# raise the root mean square at the left, while most errors are smaller than the intervals allow
+# for.
 
 ratio = np.sqrt(np.mean((mean - true) ** 2) / np.mean(spread**2))
 sentences = []

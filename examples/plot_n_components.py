@@ -29,7 +29,7 @@ X, y = load_digits(return_X_y=True)
 # Whole numbers have no density; with a little noise the pixels have one.
 X = X + np.random.default_rng(0).normal(scale=0.3, size=X.shape)
 
-# Less patience than by default, for the sake of a minute.
+# Less patience than by default, to stay within a minute.
 vae = VAETransformer(n_iter_no_change=5, random_state=0)
 models = {"PCA": PCA(random_state=0), "VAE": vae}
 sizes = [2, 4, 8, 16, 24]

@@ -33,7 +33,7 @@ vae = VAETransformer(random_state=0).fit(X_train)
 rows = {
     "digits": X_test,
     "samples": vae.sample(len(X_test), random_state=1),
-    # A mean lacks the 0.3 that the data were given, too: nobody shall tell it by that.
+    # Means get the noise that the data were given, or they could be told by that alone.
     "means": vae.sample(len(X_test), mean=True, random_state=1)
     + rng.normal(scale=0.3, size=X_test.shape),
 }
@@ -46,7 +46,8 @@ fig, axes = plt.subplots(1, 3, figsize=(12, 3.7), layout="constrained", gridspec
 for ax, (name, title) in zip(axes, titles.items(), strict=True):
     tiles = rows[name][:48].reshape(6, 8, 8, 8)  # six lines of eight pictures
     tiles = np.pad(tiles, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=3)
-    ax.imshow(tiles.swapaxes(1, 2).reshape(54, 72), cmap="gray_r", vmin=0, vmax=16)
+    picture = np.pad(tiles.swapaxes(1, 2).reshape(54, 72), ((0, 1), (0, 1)), constant_values=3)
+    ax.imshow(picture, cmap="gray_r", vmin=0, vmax=16)
     ax.set_title(title)
     ax.set_axis_off()
 
@@ -79,14 +80,14 @@ ax.set(
     xlabel="spatial frequency (cycles a picture)",
     ylabel="power (squared grey levels)",
 )
-ax.set_xticks(cycles, ["0", "1", "2", "3", "4 and more"])
+ax.set_xticks(cycles, ["0", "1", "2", "3", "4+"])
 _ = ax.legend(frameon=False)
 
 # %%
 # Whether it is the right kind
 # ----------------------------
-# Noise raises the power too, but pixel by pixel. A classifier that looks at the whole picture is
-# to tell real digits from drawn ones; an area under its ROC curve of 0.5 means that it cannot.
+# Noise raises the power too, but pixel by pixel. A classifier that looks at the whole picture tries
+# to tell real digits from drawn ones; an area under its ROC curve of 0.5 is chance.
 
 
 def told_from_digits(x):
