@@ -30,10 +30,15 @@ class Terms:
         deviation = (self.z - self.loc) * (-self.log_scale).exp()
         return (0.5 * (self.z.square() - deviation.square()) - self.log_scale).sum(-1)
 
+    @cached_property  # likewise
+    def excess(self) -> Tensor:
+        """The variance of q(z|x) less that of the prior, ``(K, B, Z)``."""
+        return torch.expm1(2 * self.log_scale)
+
     @property
     def kl(self) -> Tensor:
         """KL[q(z|x) || N(0, I)] of each component in closed form, ``(K, B, Z)``."""
-        return gaussian_kl(self.loc, self.log_scale)
+        return 0.5 * torch.addcmul(self.excess, self.loc, self.loc) - self.log_scale
 
 
 class Gradients(NamedTuple):
@@ -60,6 +65,11 @@ def gaussian_kl(loc: Tensor, log_scale: Tensor) -> Tensor:
     return 0.5 * torch.addcmul(torch.expm1(2 * log_scale), loc, loc) - log_scale
 
 
+def over_draws(values: Tensor) -> Tensor:
+    """The sum over the first axis; what one draw alone has is not copied."""
+    return values[0] if len(values) == 1 else values.sum(0)
+
+
 def log_mean_exp(log_weights: Tensor) -> Tensor:
     """log of the mean over the first axis of exp(log_weights)."""
     return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
@@ -71,18 +81,20 @@ def elbo(terms: Terms, beta: Tensor) -> Tensor:
     Kingma & Welling, Auto-Encoding Variational Bayes, 2014; beta: Higgins et al.,
     beta-VAE, 2017.
     """
-    return torch.addcmul(terms.log_px.mean(0), beta.unsqueeze(1), terms.kl.sum(-1), value=-1)
+    log_px = over_draws(terms.log_px) / len(terms.log_px)
+    return torch.addcmul(log_px, beta.unsqueeze(1), terms.kl.sum(-1), value=-1)
 
 
 def elbo_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
     """By the reparameterisation z = loc + scale * noise, and the KL in closed form."""
     n_draws, _, n_rows = terms.log_px.shape
     z_gradient = decoder(torch.full_like(terms.log_px, 1 / (n_draws * n_rows)))
-    of_loc, of_log_scale = z_gradient.sum(0), (z_gradient * (terms.z - terms.loc)).sum(0)
+    of_loc = over_draws(z_gradient)
+    of_log_scale = over_draws(z_gradient * (terms.z - terms.loc))
     beta, share = beta.view(-1, 1, 1), -1 / n_rows
     return Gradients(
         torch.addcmul(of_loc, beta, terms.loc, value=share),
-        torch.addcmul(of_log_scale, beta, torch.expm1(2 * terms.log_scale), value=share),
+        torch.addcmul(of_log_scale, beta, terms.excess, value=share),
     )
 
 

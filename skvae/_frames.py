@@ -106,7 +106,7 @@ def _of_series(name: Any, series: Any) -> Cells:
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
-        declared, is_ordered = dtype.categories.to_numpy(), bool(dtype.ordered)
+        declared, is_ordered = narrowed(dtype.categories.to_numpy()), bool(dtype.ordered)
     return _of_objects(Cells(name, narrowed(plain(series)), text, declared, is_ordered))
 
 

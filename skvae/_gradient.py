@@ -76,7 +76,9 @@ class Gradient:
             found = p.gradients(outputs, explained(x, a), of_cells)
             for target, part in zip(self._of_dispersion, found[n_decoded:], strict=True):
                 target.copy_(part)
-            of_decoded = torch.stack(tuple(found[:n_decoded]), 3)
+            of_decoded = found[0].unsqueeze(3)  # one alone is not copied
+            if n_decoded > 1:
+                of_decoded = torch.stack(tuple(found[:n_decoded]), 3)
             rows = of_decoded.transpose(0, 1).flatten(1, 2)
             inputs = self._decoder.backward(decoder_trace, rows, of_inputs=True)
             of_z = inputs[..., n_conditions:] if n_conditions else inputs
@@ -152,22 +154,23 @@ class _Layer:
             self._bias_gradient = layer.bias.grad.flatten(1)  # (K, O)
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """(K, M, I) -> (K, M, O); added to ``beside`` in place of a bias."""
-        beside = self._bias if beside is None else beside
-        assert beside is not None
-        return torch.baddbmm(beside, x, self._weight)
+        """(K, M, I) -> (K, M, O); added to ``beside``, where it stands, in place of a bias."""
+        if beside is not None:
+            return beside.baddbmm_(x, self._weight)
+        assert self._bias is not None
+        return torch.baddbmm(self._bias, x, self._weight)
 
     def fill(self, x: Tensor, gradient: Tensor) -> None:
         """``grad`` of the parameters, from the inputs and the gradient of the outputs."""
-        if self._weight_gradient.is_contiguous():
+        if self._weight_gradient.is_contiguous() or self._weight_gradient.is_cuda:
             torch.bmm(x.mT, gradient, out=self._weight_gradient)
-        else:  # BLAS does not write between the models
+        else:  # the CPU's does not write between the models
             self._weight_gradient.copy_(torch.bmm(x.mT, gradient))
         if self._bias_gradient is not None:
             torch.sum(gradient, 1, out=self._bias_gradient)
 
     def backward(self, gradient: Tensor, beside: Tensor | None = None) -> Tensor:
-        """From the gradient of the outputs to that of the inputs; added to ``beside``."""
+        """From the gradient of the outputs to that of the inputs; added to ``beside``, as above."""
         if beside is None:
             return torch.bmm(gradient, self._transposed)
-        return torch.baddbmm(beside, gradient, self._transposed)
+        return beside.baddbmm_(gradient, self._transposed)

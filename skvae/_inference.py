@@ -16,16 +16,13 @@ from torch import Tensor
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
+from skvae._proposals import Proposal
 from skvae._rows import Rows
-from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
+from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
 _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
-
-#: Of the proposal for rows with missing cells.
-N_ADAPTATIONS = 2
-_N_DRAWS_ADAPTING = 128
 
 
 class Scores(NamedTuple):
@@ -86,11 +83,10 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
 
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
-        q = model.encode(some, given)
-        log_px, log_weights = _weighed(model, q, some, given, noise)
-        proposal = _proposal(model, q, some, given, noise)
-        if proposal is not q:
-            _, log_weights = _weighed(model, proposal, some, given, noise)
+        q, proposal = _drawn_from(model, some, given)
+        log_px, log_weights = _weighed(model, proposal, some, given, noise)
+        if not proposal.is_posterior:
+            log_px, _ = _weighed(model, Proposal.of(q), some, given, noise)
         return Scores(
             log_mean_exp(log_weights),
             log_px.mean(0),
@@ -101,30 +97,38 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
 
 
+def _drawn_from(model: VAE, x: Tensor, c: Tensor) -> tuple[Posterior, Proposal]:
+    """q(z|x, c) of rows (1, B, ...), and the proposal for their z."""
+    q = model.encode(x, c)
+    # Around a mode, every component is changed by itself.
+    return q, Proposal.about(model, q, x, c, _pass_size(model) // (1 + q.loc.shape[-1]))
+
+
 def _weighed(
-    model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor
+    model: VAE, proposal: Proposal, x: Tensor, c: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """log p(x|z, c) of draws from q, and their log importance weights, both (S, B).
+    """log p(x|z, c) of draws from the proposal, and their log importance weights, both (S, B).
 
     x and c are (1, B, ...), the noise (S, Z).
     """
     log_px, squares = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
-    scale, exposure = q.log_scale.exp(), log_exposure(x, model.architecture)
+    exposure = log_exposure(x, model.architecture)
     for some in _steps(model, len(noise), x.shape[1]):
-        z = torch.addcmul(q.loc, scale, noise[some, None, None])
+        z = proposal.draws(noise[some])
         p = model.decode(z, c, exposure)
         log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
         squares[some] = z.square().sum(-1)[:, 0]
-    # log p(z) - log q(z|x, c), whose constants cancel
-    log_ratio = 0.5 * (noise.square().sum(-1, keepdim=True) - squares) + q.log_scale.sum(-1)
+    # log p(z) - log of the proposal's density, whose constants cancel
+    log_ratio = 0.5 * (noise.square().sum(-1, keepdim=True) - squares) + proposal.log_volume
     # Rows so far out that the dtype holds no density of theirs have none.
     return log_px, (log_px + log_ratio).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
-def _shares(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws z (S, 1, B, Z) from q, and their importance weights (S, B), which sum to one."""
-    _, log_weights = _weighed(model, q, x, c, noise)
-    return q.rsample(noise[:, None, None]), normalised(log_weights, 0)
+def _shares(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws of z (S, 1, B, Z) for every row, and their importance weights (S, B): sums are 1."""
+    _, proposal = _drawn_from(model, x, c)
+    _, log_weights = _weighed(model, proposal, x, c, noise)
+    return proposal.draws(noise), normalised(log_weights, 0)
 
 
 def normalised(log_weights: Tensor, dim: int) -> Tensor:
@@ -139,29 +143,6 @@ def _steps(model: VAE, n_draws: int, n_rows: int) -> Iterator[slice]:
     return (slice(i, i + size) for i in range(0, n_draws, size))
 
 
-def _proposal(model: VAE, q: Posterior, x: Tensor, c: Tensor, noise: Tensor) -> Posterior:
-    """Where to draw z for a row from: q(z|x, c), or wider where cells are missing.
-
-    What is left of a row may say less than the encoder believes, and no weight mends where
-    nothing is drawn. So rows with holes are drawn again by the moments of their importance
-    sample: adaptive importance sampling (Oh & Berger, 1992).
-    """
-    mask = observed(x, model.architecture)
-    if mask is None or bool(mask.all()):
-        return q
-    is_complete = mask.bool().all(-1, keepdim=True)
-    for _ in range(N_ADAPTATIONS):
-        z, shares = _shares(model, q, x, c, noise[:_N_DRAWS_ADAPTING])
-        shares = shares[:, None, :, None]
-        loc = (shares * z).sum(0)
-        log_scale = 0.5 * (shares * (z - loc).square()).sum(0).log()
-        q = Posterior(
-            torch.where(is_complete, q.loc, loc),
-            torch.where(is_complete, q.log_scale, log_scale.maximum(q.log_scale)),
-        )
-    return q
-
-
 def expected(
     model: VAE, x: Rows, c: Tensor, noise: Tensor, cell: Callable[[Likelihood], Tensor]
 ) -> Tensor:
@@ -172,8 +153,7 @@ def expected(
 
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
-        q = _proposal(model, model.encode(some, given), some, given, noise)
-        z, shares = _shares(model, q, some, given, noise)
+        z, shares = _shares(model, some, given, noise)
         total = some.new_zeros(some.shape[1], model.architecture.n_features)
         for draws in _steps(model, len(z), len(total)):
             p = model.decode(z[draws], given, log_exposure(some, model.architecture))
@@ -195,8 +175,7 @@ def resampled(
 
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
-        q = _proposal(model, model.encode(some, given), some, given, noise)
-        z, shares = _shares(model, q, some, given, noise)
+        z, shares = _shares(model, some, given, noise)
         by_row = shares.T.to(generator.device)
         chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)

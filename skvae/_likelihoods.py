@@ -44,7 +44,7 @@ _LEAST_MEAN = 1e-4
 _MOST_OVERDISPERSION = 1e2
 
 # In place of 0 where a count divides, or a rate that is less.
-_TINY = 1e-30
+_TINY = 1e-20
 
 # Of Stirling's series in 1 / y, odd powers, the highest first: from y = 7 on all digits of float64.
 _STIRLING = (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)
@@ -172,8 +172,9 @@ class Gaussian(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # The variance may be shared by rows: one division for all of them.
-        constant, precision = -0.5 * (self._variance.log() + LOG_2PI), -0.5 / self._variance
-        return torch.addcmul(constant, (x - self.loc).square_(), precision)
+        constant = torch.rsub(self._variance.log(), -0.5 * LOG_2PI, alpha=0.5)
+        precision = self._variance.reciprocal()
+        return torch.addcmul(constant, (x - self.loc).square_(), precision, value=-0.5)
 
     def gradients(self, outputs: Sequence[Tensor], x: Tensor, weights: Tensor) -> Sequence[Tensor]:
         residual = x - self.loc
@@ -390,11 +391,14 @@ class NegativeBinomial(Likelihood):
         return of_log_mean, (of_r * rate).sum_to_size(outputs[1].shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r, mean = self._r, self.mean.clamp(min=_TINY)
-        n = x + r
+        r, n, mean = self._r, self._r + x, self.mean
         ways = _beyond_stirling(n) - _beyond_stirling(r) - _beyond_stirling(x) + (r / n).log()
-        far = (x - mean) / n
-        return ways - x * _log_1p(far * (r / mean)) - r * torch.log1p(-far)
+        # x log(x / n) + r log(r / n) beside their expectations, both from what x is away from it.
+        away = x - mean
+        low, high = torch.minimum(x, mean), torch.maximum(x, mean)
+        of_x = (r / (r + high) * away.abs() / low.clamp(min=_TINY)).log1p().copysign(away)
+        of_r = (away.abs() / (r + low)).log1p().copysign(away)
+        return ways - x * of_x + r * of_r
 
     @property
     def _log_odds(self) -> Tensor:

@@ -222,7 +222,8 @@ class _Group:
         self._beta = c.new_tensor([run.beta for run in runs])
         self._gradient = Gradient(self._model, self._bound, self._beta)
         self._learning_rate = c.new_tensor([watch.learning_rate for watch in watches])
-        self._total = torch.zeros_like(self._beta)  # of the bounds of a round's steps
+        # Of the bounds of a round's steps, (K, B).
+        self._total = self._beta.new_zeros(len(runs), runs[0].batch_size)
         # All runs of a group have taken the same number of steps of their blocks.
         self._n_taken = watches[0].n_taken
         self._step_of_block = torch.tensor([self._n_taken], device=x.device)
@@ -247,7 +248,7 @@ class _Group:
                 (self._replay or self._step)()
                 self._n_taken += 1
         after = self._validate() if self._watches[0].has_validation else self._probe()
-        bounds = torch.stack((self._total / self._runs[0].n_steps, after))
+        bounds = torch.stack((self._total.mean(1) / self._runs[0].n_steps, after))
         keep = [
             watch.update(*values)
             for watch, *values in zip(self._watches, *bounds.tolist(), strict=True)
@@ -262,7 +263,7 @@ class _Group:
         x, c, batch = self._batch(self._step_of_block)
         bound = self._gradient.fill(x, c, batch.noise, batch.encoder_masks, batch.decoder_masks)
         self._adam.step()
-        self._total.add_(bound.sum(1), alpha=1 / bound.shape[1])
+        self._total += bound
         self._step_of_block += 1
 
     def _batch(self, step: Tensor) -> tuple[Tensor, Tensor, Batch]:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partialmethod
 from itertools import accumulate, groupby, pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 try:
+    import skl2onnx
     from onnx import numpy_helper
     from skl2onnx import update_registered_converter
     from skl2onnx.common.data_types import (
@@ -38,11 +40,11 @@ except ImportError as error:
     ) from error
 
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skvae._base import N_DRAWS_LABELS, BaseVAE, fixed_normals
 from skvae._conditional import ConditionalVAE
 from skvae._conditions import Labels, Number, listed
-from skvae._inference import N_ADAPTATIONS
 from skvae._joint import Part, named_columns
 from skvae._likelihoods import (
     DEGREES_RANGE,
@@ -50,10 +52,12 @@ from skvae._likelihoods import (
     LOG_CEILING,
     OVERDISPERSION_FLOOR,
     VARIANCE_FLOOR,
+    Support,
 )
 from skvae._networks import Linear, Perceptron
+from skvae._tables import Column
 from skvae._transformer import VAETransformer
-from skvae._vae import LOG_SCALE_RANGE, VAE
+from skvae._vae import LOG_SCALE_RANGE, Architecture
 from skvae.impute import VAEImputer
 
 __all__ = ["register"]
@@ -88,7 +92,8 @@ def register() -> None:
 
     Notes
     -----
-    Missing cells are NaN, of a text column the empty string (unless that is a category).
+    Inputs of one column each are told apart by name where they have the names of `fit`, else by
+    position. Missing cells are NaN, of a text column the empty string (unless that is a category).
     A ConditionalVAE finds its condition in its `condition_columns`; without these, labels are
     integrated out as `transform` does. Then missing cells take their own part of the graph,
     which is there if cells were missing in `fit`; without it their rows are NaN.
@@ -117,6 +122,12 @@ def register() -> None:
 
 def _register(estimator: type, shape: Callable[..., None], convert: Callable[..., None]) -> None:
     update_registered_converter(estimator, f"Skvae{estimator.__name__}", shape, convert)
+    # A ColumnTransformer gives a step its columns as one tensor, which holds text or numbers, but
+    # for these classes.
+    parser = getattr(skl2onnx, "_parse", None)
+    apart = getattr(parser, "do_not_merge_columns", None)
+    if apart is not None and estimator not in apart:
+        parser.do_not_merge_columns = (*apart, estimator)
 
 
 def _refuse_imputer(operator: Any) -> None:
@@ -132,7 +143,7 @@ def _set_shape(operator: Any) -> None:
     """skl2onnx's shape calculator: type and shape of what `transform` gives."""
     model = operator.raw_operator
     check_is_fitted(model)
-    inputs = _Inputs(model, operator)
+    inputs = _Inputs(model, operator.inputs)
     kind = FloatTensorType if inputs.dtype == np.float32 else DoubleTensorType
     n_rows = operator.inputs[0].get_first_dimension()
     operator.outputs[0].type = kind([n_rows, model._n_features_out])
@@ -145,11 +156,9 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
             f"target_opset={container.target_opset}, but the graph of a "
             f"{type(operator.raw_operator).__name__} needs {_LEAST_OPSET} at least."
         )
-    graph = _Graph(scope, container)
     model = operator.raw_operator
-    variables = [_Node(graph, each.full_name, _dtype_of(each)) for each in operator.inputs]
-    rows = _Rows(model, _Inputs(model, operator), variables)
-    features = _features(model, rows)
+    rows = _Rows(model, _Inputs(model, operator.inputs), _Graph(scope, container))
+    features = rows.answered(_features(model, rows))
     container.add_node("Identity", [features.name], operator.outputs[0].full_name)
 
 
@@ -167,9 +176,9 @@ def _features(model: BaseVAE, rows: _Rows) -> _Node:
             "exposure='total' has no ONNX converter: the encoder sees counts in units of the "
             "total of their row. Fit with exposure=None, or run `transform` itself."
         )
-    encoder, _ = _networks(fitted.model)
+    encoder = _Network(fitted.model.encoder, fitted.model.architecture.activation)
     if getattr(model, "_source", "") == "columns":
-        return encoder(rows.condition.beside(rows.seen), 1)[0]
+        return encoder(_joined([rows.condition, rows.seen]), 1)[0]
     if conditions.combinations is None:
         names = [column.name for column in conditions.columns if isinstance(column, Number)]
         raise NotImplementedError(
@@ -179,7 +188,20 @@ def _features(model: BaseVAE, rows: _Rows) -> _Node:
         )
     if len(conditions.log_prior) == 1:
         return encoder(rows.seen, 1, conditions.combinations[0])[0]
-    return _Mixture(model, rows).features
+    _check_weighed(fitted.model.architecture)
+    return _Mixture(model, rows, encoder).features
+
+
+def _check_weighed(architecture: Architecture) -> None:
+    """Labels can be weighed: terms with the gamma function are the same for all of them."""
+    names = [name for name, _ in named_columns(architecture.likelihood)]
+    found = [name for name in ("negative_binomial", "student_t") if name in names]
+    if found and architecture.noise == "decoder":
+        raise NotImplementedError(
+            f"likelihood={found[0]!r} with noise_variance='decoder' needs the gamma function to "
+            "weigh labels, which ONNX has not. Fit with noise_variance='feature', or give the "
+            "graph the condition: as columns of X, named in condition_columns."
+        )
 
 
 # --------------------------------------------------------------- a graph and its nodes
@@ -236,37 +258,20 @@ class _Node:
     def _lifted(self, other: Any) -> _Node:
         return other if isinstance(other, _Node) else self.graph.constant(other, self.dtype)
 
-    def __add__(self, other: Any) -> _Node:
-        return self.apply("Add", other)
-
-    def __mul__(self, other: Any) -> _Node:
-        return self.apply("Mul", other)
-
-    def __sub__(self, other: Any) -> _Node:
-        return self.apply("Sub", other)
-
     def __rsub__(self, other: Any) -> _Node:
         return self._lifted(other).apply("Sub", self)
-
-    def __truediv__(self, other: Any) -> _Node:
-        return self.apply("Div", other)
 
     def __rtruediv__(self, other: Any) -> _Node:
         return self._lifted(other).apply("Div", self)
 
-    __radd__, __rmul__ = __add__, __mul__
+    __add__ = __radd__ = partialmethod(apply, "Add")
+    __mul__ = __rmul__ = partialmethod(apply, "Mul")
+    __sub__ = partialmethod(apply, "Sub")
+    __truediv__ = partialmethod(apply, "Div")
+    __neg__ = partialmethod(apply, "Neg")
 
-    def __neg__(self) -> _Node:
-        return self.apply("Neg")
-
-    def compare(self, op: str, other: Any) -> _Node:
-        return self.apply(op, other, dtype=np.bool_)
-
-    def logical(self, op: str, *others: _Node) -> _Node:
+    def test(self, op: str, *others: Any) -> _Node:
         return self.apply(op, *others, dtype=np.bool_)
-
-    def is_nan(self) -> _Node:
-        return self.apply("IsNaN", dtype=np.bool_)
 
     def choose(self, yes: Any, no: _Node) -> _Node:
         """``yes`` where this node is true."""
@@ -278,35 +283,35 @@ class _Node:
         kind = numpy_helper.from_array(np.empty(0, dtype)).data_type
         return self.apply("Cast", dtype=dtype, to=kind)
 
-    def take(self, positions: Sequence[int], axis: int = -1) -> _Node:
-        return self.graph.node(
-            "Gather",
-            [self, self.graph.constant(list(positions), np.int64)],
-            self.dtype,
-            axis=axis,
-        )
+    def take(self, positions: Sequence[int]) -> _Node:
+        """Of the last axis."""
+        return self._given("Gather", positions, axis=-1)
 
     def reshape(self, *shape: int) -> _Node:
-        target = self.graph.constant(shape, np.int64)
-        return self.graph.node("Reshape", [self, target], self.dtype)
+        return self._given("Reshape", shape)
+
+    def expand(self, *shape: int) -> _Node:
+        return self._given("Expand", shape)
 
     def unsqueeze(self, axis: int) -> _Node:
-        axes = self.graph.constant([axis], np.int64)
-        return self.graph.node("Unsqueeze", [self, axes], self.dtype)
-
-    def reduce(self, op: str, axis: int, *, keepdims: bool = False) -> _Node:
-        """ "ReduceSum" or "ReduceLogSumExp" over one axis."""
-        since = {"ReduceSum": 13, "ReduceLogSumExp": 18}[op]  # where axes became an input
-        if self.graph.container.target_opset < since:
-            return self.apply(op, axes=[axis], keepdims=int(keepdims))
-        axes = self.graph.constant([axis], np.int64)
-        return self.graph.node(op, [self, axes], self.dtype, keepdims=int(keepdims))
+        return self._given("Unsqueeze", [axis])
 
     def sum(self, axis: int, *, keepdims: bool = False) -> _Node:
-        return self.reduce("ReduceSum", axis, keepdims=keepdims)
+        return self._given("ReduceSum", [axis], keepdims=int(keepdims))
 
-    def beside(self, other: _Node) -> _Node:
-        return _joined([self, other])
+    def log_sum_exp(self, axis: int) -> _Node:
+        if self.graph.container.target_opset < 18:  # where axes became an input
+            return self.apply("ReduceLogSumExp", axes=[axis], keepdims=0)
+        return self._given("ReduceLogSumExp", [axis], keepdims=0)
+
+    def any(self) -> _Node:
+        """Where one of a row is true, (N, 1)."""
+        return self.cast(np.float32).sum(-1, keepdims=True).test("Greater", 0.5)
+
+    def _given(self, op: str, numbers: Sequence[int], **attributes: Any) -> _Node:
+        """What has axes, positions or sizes as its other input."""
+        inputs = [self, self.graph.constant(list(numbers), np.int64)]
+        return self.graph.node(op, inputs, self.dtype, **attributes)
 
 
 def _joined(nodes: Sequence[_Node], axis: int = -1) -> _Node:
@@ -329,165 +334,163 @@ def _dtype_of(variable: Any) -> Any:
     )
 
 
-class _Place(NamedTuple):
-    """Where a column of X stands."""
-
-    input: int
-    column: int
-    n_columns: int  # of that input
-    dtype: Any
-
-
 class _Inputs:
     """The columns of X among the inputs: one of all columns, or one for each, or between."""
 
-    def __init__(self, model: BaseVAE, operator: Any) -> None:
-        n_in = model.n_features_in_
-        self.places: list[_Place] = []
-        for i, variable in enumerate(operator.inputs):
-            n_columns = variable.get_second_dimension()
-            if not n_columns and len(operator.inputs) == 1:
-                n_columns = n_in  # a dimension that was left open
-            dtype = _dtype_of(variable)
-            self.places += [_Place(i, j, n_columns, dtype) for j in range(n_columns or 1)]
-        if len(self.places) != n_in:
+    def __init__(self, model: BaseVAE, variables: Sequence[Any]) -> None:
+        self.variables = variables
+        self.dtypes = [_dtype_of(each) for each in variables]
+        # A dimension that was left open.
+        default = model.n_features_in_ if len(variables) == 1 else 1
+        self.widths = [each.get_second_dimension() or default for each in variables]
+        places = [(i, j) for i, width in enumerate(self.widths) for j in range(width)]
+        if len(places) != model.n_features_in_:
             raise ValueError(
-                f"the inputs of the graph have {len(self.places)} columns, but "
-                f"{type(model).__name__} was fitted with {n_in}."
+                f"the inputs of the graph have {len(places)} columns, but "
+                f"{type(model).__name__} was fitted with {model.n_features_in_}."
             )
-        self.modelled = _modelled(model)
-        self.dtype = self._dtype(model)
+        # Names are the user's where no step has come between, and the input is a column.
+        has_name = [v.is_root and n == 1 for v, n in zip(variables, self.widths, strict=True)]
+        names = [variables[i].raw_name if has_name[i] else None for i, _ in places]
+        #: Of each column of X the input that it is in, and its column there.
+        self.places = [places[i] for i in _order(model, names)]
+        is_frame = len(variables) > 1 or names == _names(model)
+        self.dtype = np.dtype(np.float32 if self._is_single(model, is_frame) else np.float64)
 
-    def _dtype(self, model: BaseVAE) -> Any:
-        """That which `transform` works in, given such an X."""
-        table = model._fitted.table
-        dtypes = {self.places[i].dtype for i in self.modelled}
-        if table is None or len(dtypes) == 1:
-            found = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-            return found if found == np.float32 else np.dtype(np.float64)
-        numbers = {
-            self.places[i].dtype
-            for i, column in zip(self.modelled, table.modelled, strict=True)
-            if not column.is_categorical
-        }
-        is_single = numbers - {np.dtype(np.bool_)} == {np.dtype(np.float32)}
-        return np.dtype(np.float32 if is_single else np.float64)
+    def _is_single(self, model: BaseVAE, is_frame: bool) -> bool:
+        """Whether `transform` works in float32, given such an X."""
+        modelled, table = _modelled(model), model._fitted.table
+        dtypes = [self.dtypes[self.places[i][0]] for i in modelled]
+        if table is None or not (is_frame or len(modelled) < model.n_features_in_):
+            return bool(np.result_type(*dtypes) == np.float32)
+        pairs = zip(dtypes, table.modelled, strict=True)  # as in ``Table.encode``
+        numbers = {dtype for dtype, column in pairs if not column.is_categorical}
+        return numbers - {np.dtype(np.bool_)} == {np.dtype(np.float32)}
+
+
+def _names(model: BaseVAE) -> list[str]:
+    return list(getattr(model, "feature_names_in_", ()))
+
+
+def _order(model: BaseVAE, names: Sequence[str | None]) -> Sequence[int]:
+    """Of each column of X its place among the inputs' columns: by name where they have those of X,
+    by position where they have others.
+    """
+    known = _names(model)
+    if set(names) == set(known):
+        return [names.index(name) for name in known]
+    pairs = list(zip(names, known, strict=False))
+    if set(names) & set(known) and any(name not in (None, column) for name, column in pairs):
+        raise ValueError(
+            f"the graph has the inputs {listed([name for name in names if name])}, but "
+            f"{type(model).__name__} was fitted with the columns {listed(known)}. Give every "
+            "column an input of its name, as to_onnx does with a DataFrame; or, to go by "
+            "position, no input the name of a column."
+        )
+    return range(len(names))
 
 
 def _modelled(model: BaseVAE) -> list[int]:
     """The columns of X that are, those of a condition left out."""
-    if getattr(model, "_source", "") != "columns":
-        return list(range(model.n_features_in_))
-    given = model._condition_positions()
+    given = getattr(model, "_condition_at", [])
     return [i for i in range(model.n_features_in_) if i not in given]
 
 
 class _Cells(NamedTuple):
     """Columns as the model has them, 0 where they are missing, and where that is."""
 
-    values: _Node  # (N, columns)
+    explained: _Node  # (N, columns), by the likelihood
+    seen: _Node  # (N, columns), by the encoder
     missing: _Node  # (N, columns) of bool
 
 
 class _Rows:
-    """X as the model sees it: the ONNX twin of ``Columns.encoded``."""
+    """X as the model sees it: the ONNX twin of ``Columns.encoded``.
 
-    def __init__(self, model: BaseVAE, inputs_of: _Inputs, inputs: Sequence[_Node]) -> None:
-        self._model, self._inputs_of, self._inputs = model, inputs_of, inputs
-        self._fitted = model._fitted
-        self._columns = self._fitted.columns
-        self.dtype = inputs_of.dtype
+    What is outside of a likelihood's support is NaN, and so is an unknown category.
+    """
+
+    def __init__(self, model: BaseVAE, inputs: _Inputs, graph: _Graph) -> None:
+        self._model, self._inputs, self._graph = model, inputs, graph
+        pairs = zip(inputs.variables, inputs.dtypes, strict=True)
+        self._nodes = [_Node(graph, variable.full_name, dtype) for variable, dtype in pairs]
+        self._columns = model._fitted.columns
+        self._modelled = _modelled(model)
+        self.dtype = inputs.dtype
+
+    def constant(self, values: Any) -> _Node:
+        return self._graph.constant(values, self.dtype)
 
     @cached_property
     def seen(self) -> _Node:
         """What the encoder sees, (N, I): numbers, categories, logarithms of counts; the mask."""
-        parts = [*self._numbers, *self._categories]
-        if self._counts is not None:
-            parts.append(self._logarithms_of_counts)
-        values = _joined([part.values for part in parts])
-        return values.beside(self.mask) if self._fitted.model.architecture.sees_mask else values
+        n_counts = bool(self._columns.positions("count"))
+        parts = [cells.seen for cells in (*self._parts[n_counts:], *self._parts[:n_counts])]
+        sees_mask = self._model._fitted.model.architecture.sees_mask
+        return _joined([*parts, self.mask] if sees_mask else parts)
 
     @cached_property
     def explained(self) -> _Node:
         """What the likelihood explains, (N, D): counts, numbers, categories."""
-        return _joined([part.values for part in self._explained])
+        return _joined([cells.explained for cells in self._parts])
 
     @cached_property
     def mask(self) -> _Node:
-        """1 where the columns that the likelihood explains are observed, (N, D)."""
-        return self.missing.logical("Not").cast(self.dtype)
+        """1 where these columns are observed, (N, D)."""
+        return self._missing.test("Not").cast(self.dtype)
 
     @cached_property
-    def missing(self) -> _Node:
-        """Where these columns are not observed, (N, D) of bool."""
-        return _joined([part.missing for part in self._explained])
+    def has_holes(self) -> _Node:
+        """Rows where one of them is missing, (N, 1) of bool."""
+        return self._missing.any()
 
     @cached_property
     def condition(self) -> _Node:
         """c (N, C), from columns of X."""
-        positions = self._model._condition_positions()
-        pairs = zip(self._fitted.conditions.columns, positions, strict=True)
+        positions = self._model._condition_at
+        pairs = zip(self._model._fitted.conditions.columns, positions, strict=True)
         return _joined([self._given(column, position) for column, position in pairs])
 
-    @cached_property
-    def _explained(self) -> list[_Cells]:
-        counts = [] if self._counts is None else [self._counts]
-        return [*counts, *self._numbers, *self._categories]
+    def answered(self, features: _Node) -> _Node:
+        """NaN where `transform` refuses a column that was constant in fit: no network sees it."""
+        refused: list[_Node] = []
+        constant = (~self._columns.varies).nonzero()[:, 0].tolist()
+        for name, some in groupby(constant, key=lambda i: self._columns.families[i]):
+            positions = list(some)
+            if name != "categorical":
+                raw = self._raw(positions)
+                refused += [raw.test("IsInf"), *_outside(raw, LIKELIHOODS[name].support)]
+            elif self._model.handle_unknown == "error":
+                refused += [self._coded(i)[1] for i in positions]
+        return _joined(refused).any().choose(math.nan, features) if refused else features
 
     @cached_property
-    def _numbers(self) -> list[_Cells]:
-        found = []
-        for reading in ("standardised", "log", "plain"):
+    def _missing(self) -> _Node:
+        return _joined([cells.missing for cells in self._parts])
+
+    @cached_property
+    def _parts(self) -> list[_Cells]:
+        """The columns that vary: of numbers those that are read alike; each category by itself."""
+        parts = []
+        for reading in ("count", "standardised", "log", "plain"):
             if positions := self._columns.positions(reading):
-                raw, missing = self._raw(positions)
-                values = self._standardised(raw, positions, reading)
-                found.append(_Cells(missing.choose(0.0, values), missing))
-        return found
+                parts.append(self._numbers(positions, reading))
+        return parts + [self._category(i) for i in self._columns.positions("category")]
 
-    @cached_property
-    def _counts(self) -> _Cells | None:
-        positions = self._columns.positions("count")
-        if not positions:
-            return None
-        raw, missing = self._raw(positions)
-        return _Cells(missing.choose(0.0, raw), missing)
-
-    @cached_property
-    def _logarithms_of_counts(self) -> _Cells:
-        assert self._counts is not None
-        counts, missing = self._counts
-        values = self._standardised(counts, self._columns.positions("count"), "count")
-        return _Cells(missing.choose(0.0, values), missing)
-
-    @cached_property
-    def _categories(self) -> list[_Cells]:
-        if not (positions := self._columns.positions("category")):
-            return []
-        table = self._fitted.table
-        assert table is not None
-        columns = ((i, table.modelled[i]) for i in positions)
-        return [
-            self._one_hot(self._in_X(i), column.categories, column.name, self._model.handle_unknown)
-            for i, column in columns
-        ]
-
-    def _raw(self, positions: Sequence[int]) -> tuple[_Node, _Node]:
-        """Columns as they are, (N, columns), and where they are missing.
-
-        What is outside of a likelihood's support becomes NaN, which is no missing cell.
-        """
-        raw = self._picked([self._in_X(i) for i in positions], self.dtype)
-        missing = raw.is_nan()
+    def _numbers(self, positions: Sequence[int], reading: str) -> _Cells:
+        raw = self._raw(positions)
+        missing = raw.test("IsNaN")
         # All likelihoods of one reading have the same.
-        (support,) = {LIKELIHOODS[self._columns.families[i]].support for i in positions}
-        if support.low == -math.inf:
-            return raw, missing
-        outside = raw.compare("LessOrEqual" if support.is_open else "Less", support.low)
-        if support.high < math.inf:
-            outside = outside.logical("Or", raw.compare("Greater", support.high))
-        if support.is_whole:
-            outside = outside.logical("Or", raw.compare("Greater", raw.apply("Floor")))
-        return outside.choose(math.nan, raw), missing
+        for outside in _outside(raw, LIKELIHOODS[self._columns.families[positions[0]]].support):
+            raw = outside.choose(math.nan, raw)
+        if reading == "count":
+            raw = missing.choose(0.0, raw)
+        seen = missing.choose(0.0, self._standardised(raw, positions, reading))
+        return _Cells(raw if reading == "count" else seen, seen, missing)
+
+    def _raw(self, positions: Sequence[int]) -> _Node:
+        """Modelled columns as they are, (N, columns)."""
+        return self._picked([self._modelled[i] for i in positions], self.dtype)
 
     def _standardised(self, raw: _Node, positions: Sequence[int], reading: str) -> _Node:
         if reading == "plain":
@@ -504,91 +507,127 @@ class _Rows:
             values = (values + 1.0 if reading == "count" else values).apply("Log")
         return ((values - shift) / scale).cast(self.dtype)
 
+    def _category(self, position: int) -> _Cells:
+        hot, unknown, missing = self._coded(position)
+        if self._model.handle_unknown == "missing":
+            missing = missing.test("Or", unknown)
+        else:
+            hot = unknown.choose(math.nan, hot)
+        return _Cells(hot, hot, missing.expand(1, self._columns.sizes[position]))
+
+    def _coded(self, position: int) -> tuple[_Node, _Node, _Node]:
+        """Of a modelled column what `_one_hot` gives."""
+        return self._one_hot(self._modelled[position], self._model._fitted.table.modelled[position])
+
     def _given(self, column: Labels | Number, position: int) -> _Node:
         """Of a column of the condition the columns of c, NaN where it is missing or unknown."""
         if isinstance(column, Labels):
-            return self._one_hot(position, column.categories, column.name, None).values
+            hot, unknown, missing = self._one_hot(position, column)
+            return unknown.test("Or", missing).choose(math.nan, hot)
         raw = self._picked([position], np.float64)
         return ((raw - column.mean) / column.scale).cast(self.dtype)
 
-    def _one_hot(
-        self, position: int, categories: np.ndarray, name: Any, unknown: str | None
-    ) -> _Cells:
-        """A column of 0 and 1 for each category.
-
-        What is unknown is NaN; or, with ``unknown="missing"``, missing. Missing cells are 0;
-        without ``unknown`` they are not allowed for, and NaN.
-        """
-        is_hot, missing = self._compared(position, categories, name)
-        hot = is_hot.cast(self.dtype)
-        bad = hot.sum(-1, keepdims=True).compare("Less", 0.5)
-        if unknown == "missing":
-            missing = bad
-        else:
-            if unknown is not None:
-                bad = bad.logical("And", missing.logical("Not"))
-            hot = bad.choose(math.nan, hot)
-        shape = hot.graph.constant([1, len(categories)], np.int64)
-        return _Cells(hot, hot.graph.node("Expand", [missing, shape], np.bool_))
-
-    def _compared(self, position: int, categories: np.ndarray, name: Any) -> tuple[_Node, _Node]:
-        """Which category each cell has, (N, categories), and where it is missing, (N, 1)."""
-        values = categories.tolist()
-        cells = self._picked([position], None)
-        are_texts, is_text = [isinstance(value, str) for value in values], cells.dtype.kind == "U"
-        if any(are_texts) and not all(are_texts):
-            raise NotImplementedError(
-                f"column {name!r} has categories of several types, {listed(values)}, which no "
-                "input of ONNX holds together. Turn them all into strings, and fit again."
+    def _one_hot(self, position: int, column: Column | Labels) -> tuple[_Node, _Node, _Node]:
+        """A column of 0 and 1 for each category; where the cell is unknown, and missing, (N, 1)."""
+        cells, is_text = self._picked([position], None), _is_of_text(column)
+        if is_text != (cells.dtype.kind == "U"):
+            raise self._wrong_type(
+                position,
+                f"column {column.name!r} has the categories {listed(column.categories.tolist())}, "
+                f"but its input is of {'numbers' if is_text else 'text'}. Give every column an "
+                "input of its own type, as to_onnx does with a DataFrame.",
             )
-        if all(are_texts) != is_text:
-            raise ValueError(
-                f"column {name!r} has the categories {listed(values)}, but its input is of "
-                f"{'text' if is_text else 'numbers'}. Give every column an input of its own "
-                "type, as to_onnx does with a DataFrame."
-            )
-        if not is_text:
-            numbers = cells.cast(np.float64)
-            return numbers.compare("Equal", np.array(values, np.float64)), numbers.is_nan()
-        keys = values if "" in values else [*values, ""]
-        codes = cells.apply(
-            "LabelEncoder",
-            dtype=np.int64,
-            domain="ai.onnx.ml",
-            op_version=2,  # skl2onnx takes no newer one unless it is told to
-            keys_strings=keys,
-            values_int64s=list(range(len(keys))),
-            default_int64=-1,
+        is_hot, missing = (_same_texts if is_text else _same_numbers)(
+            cells, column.categories.tolist()
         )
-        n = len(values)
-        return codes.compare("Equal", np.arange(n)), codes.compare("Equal", n)
+        return is_hot.cast(self.dtype), is_hot.any().test("Or", missing).test("Not"), missing
 
     def _picked(self, positions: Sequence[int], dtype: Any) -> _Node:
         """Columns of X side by side, (N, columns), cast to a dtype; None leaves one as it is."""
-        places = [self._inputs_of.places[i] for i in positions]
+        places = self._inputs.places
         parts = []
-        for i, group in groupby(places, key=lambda place: place.input):
-            some = list(group)
-            node, columns = self._inputs[i], [place.column for place in some]
+        for i, group in groupby(positions, key=lambda position: places[position][0]):
+            some, node = list(group), self._nodes[i]
             if dtype is not None and node.dtype.kind == "U":
-                raise ValueError(
-                    f"{type(self._model).__name__} has numbers in column "
-                    f"{places.index(some[0])} of X, but its input is of text."
+                raise self._wrong_type(
+                    some[0],
+                    f"{type(self._model).__name__} has numbers in column {some[0]} of X, but its "
+                    "input is of text.",
                 )
-            if columns != list(range(some[0].n_columns)):
+            columns = [places[position][1] for position in some]
+            if columns != list(range(self._inputs.widths[i])):
                 node = node.take(columns)
             parts.append(node if dtype is None else node.cast(dtype))
         return _joined(parts)
 
-    def _in_X(self, column: int) -> int:
-        return self._inputs_of.modelled[column]
+    def _wrong_type(self, position: int, message: str) -> Exception:
+        """That of a column's input; or of the one that skl2onnx has made of several."""
+        variable = self._inputs.variables[self._inputs.places[position][0]]
+        if variable.raw_name != "merged_columns":
+            return ValueError(message)
+        name = type(self._model).__name__
+        return NotImplementedError(
+            "skl2onnx has merged the columns of text and of numbers that a ColumnTransformer gives "
+            f"{name}. This version has no _parse.do_not_merge_columns, where skvae.onnx.register() "
+            f"names those that take them apart: convert {name} by itself."
+        )
+
+
+def _outside(x: _Node, support: Support) -> list[_Node]:
+    """The twin of ``Support.outside``; none where all numbers are inside."""
+    if support.low == -math.inf:
+        return []
+    outside = x.test("LessOrEqual" if support.is_open else "Less", support.low)
+    if support.high < math.inf:
+        outside = outside.test("Or", x.test("Greater", support.high))
+    if support.is_whole:
+        outside = outside.test("Or", x.test("Greater", x.apply("Floor")))
+    return [outside]
+
+
+def _is_of_text(column: Column | Labels) -> bool:
+    """Whether categories are text; else they are numbers."""
+    kinds = {
+        str if isinstance(value, str) else Real if isinstance(value, (Real, np.bool_)) else None
+        for value in column.categories
+    }
+    if len(kinds) > 1 or None in kinds:
+        which = "of several types" if len(kinds) > 1 else "that are neither text nor numbers"
+        raise NotImplementedError(
+            f"column {column.name!r} has categories {which}, {listed(column.categories.tolist())}, "
+            "which no input of ONNX holds. Turn them all into strings, and fit again."
+        )
+    return str in kinds
+
+
+def _same_texts(cells: _Node, values: Sequence[str]) -> tuple[_Node, _Node]:
+    """Which of these values each cell has, (N, values), and where it is missing, (N, 1)."""
+    keys = values if "" in values else [*values, ""]
+    codes = cells.apply(
+        "LabelEncoder",
+        dtype=np.int64,
+        domain="ai.onnx.ml",
+        op_version=2,  # skl2onnx takes no newer one unless it is told to
+        keys_strings=keys,
+        values_int64s=list(range(len(keys))),
+        default_int64=-1,
+    )
+    n = len(values)
+    return codes.test("Equal", np.arange(n)), codes.test("Equal", n)
+
+
+def _same_numbers(cells: _Node, values: Sequence[Any]) -> tuple[_Node, _Node]:
+    """Likewise."""
+    numbers = cells.cast(np.float64)
+    missing = numbers.test("IsNaN")
+    if cells.dtype.kind != "f" and np.array(values).dtype.kind in "bi":
+        # Beyond 2^53 double takes several for the same.
+        return cells.cast(np.int64).test("Equal", np.array(values, np.int64)), missing
+    held = [value if float(value) == value else math.nan for value in values]
+    return numbers.test("Equal", np.array(held, np.float64)), missing
 
 
 # ------------------------------------------------------------------------ networks
-
-
-def _silu(u: _Node) -> _Node:
-    return u * u.apply("Sigmoid")
 
 
 def _gelu(u: _Node) -> _Node:
@@ -603,7 +642,7 @@ def _elu(u: _Node) -> _Node:
 
 
 _ACTIVATIONS: dict[str, Callable[[_Node], _Node]] = {
-    "silu": _silu,
+    "silu": lambda u: u * u.apply("Sigmoid"),
     "relu": lambda u: u.apply("Relu"),
     "tanh": lambda u: u.apply("Tanh"),
     "gelu": _gelu,
@@ -620,11 +659,8 @@ class _Layer:
 
     @classmethod
     def of(cls, linear: Linear) -> _Layer:
-        weight = linear.weight[0].detach().double().cpu().numpy()
-        if linear.bias is None:
-            bias = np.zeros(weight.shape[1:])
-        else:
-            bias = linear.bias[0].detach().double().cpu().numpy()
+        weight = _array(linear.weight[0])
+        bias = np.zeros(weight.shape[1:]) if linear.bias is None else _array(linear.bias[0])
         *_, n_outputs = bias.shape
         return cls(weight.reshape(len(weight), -1, n_outputs), bias.reshape(-1, n_outputs))
 
@@ -635,6 +671,10 @@ class _Layer:
     def __call__(self, x: _Node, p: int = 0, beside: _Node | None = None) -> _Node:
         """Its p-th outputs, (N, O); added to ``beside`` in place of a bias."""
         return x.apply("Gemm", self.weight[:, p], self.bias[p] if beside is None else beside)
+
+
+def _array(weights: Tensor) -> np.ndarray:
+    return weights.detach().double().cpu().numpy()
 
 
 class _Network:
@@ -661,37 +701,37 @@ class _Network:
 
 # ---------------------------------------------- log p(x|z) but for what x alone decides
 
-# The label and z are to be told from each other: terms that are the same for all of them are left
-# out, and with them the gamma functions that ONNX does not know. Arguments are outputs of the
-# decoder (S, N, columns), or numbers for each column.
-_Output = _Node | np.ndarray
+# Labels and draws of z are to be told from each other: terms that are the same for all of them are
+# left out, and with them the gamma functions that ONNX does not know. Arguments are outputs of the
+# decoder (S, N, columns), or constants for each column.
+
+_LEAST_RATE = 1e-30  # of a count, as for `transform`
 
 
-def _exp(u: Any) -> Any:
-    return u.apply("Exp") if isinstance(u, _Node) else np.exp(u)
+def _log_1p(v: _Node) -> _Node:
+    """log(1 + v): what 1 + v loses of v is lost in the difference to 1 again, and cancels.
 
-
-def _log(u: Any) -> Any:
-    return u.apply("Log") if isinstance(u, _Node) else np.log(u)
+    Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.14. It is finite at
+    -1, where a count of 0 multiplies it.
+    """
+    v = v.apply("Max", -1 + 1e-7)
+    u = v + 1.0
+    return u.test("Equal", 1.0).choose(v, v * (u.apply("Log") / (u - 1.0)))
 
 
 def _softplus(u: _Node) -> _Node:
     # Of Softplus onnxruntime knows double in some opsets alone.
-    return u.apply("Relu") + _log((-u.apply("Abs")).apply("Exp") + 1.0)
+    return u.apply("Relu") + ((-u.apply("Abs")).apply("Exp") + 1.0).apply("Log")
 
 
-def _at_most(u: Any, ceiling: float) -> Any:
-    return u.apply("Min", ceiling) if isinstance(u, _Node) else np.minimum(u, ceiling)
+def _above(floor: float, raw: _Node) -> _Node:
+    return raw.apply("Min", LOG_CEILING).apply("Exp") + floor
 
 
-def _above(floor: float, raw: Any) -> Any:
-    return _exp(_at_most(raw, LOG_CEILING)) + floor
-
-
-def _gaussian(x: _Node, loc: _Node, raw: _Output) -> _Node:
+def _gaussian(x: _Node, loc: _Node, raw: _Node) -> _Node:
     variance = _above(VARIANCE_FLOOR, raw)
     residual = x - loc
-    return residual * residual / (-2.0 * variance) - 0.5 * _log(variance)
+    return residual * residual * (-0.5 / variance) - 0.5 * variance.apply("Log")
 
 
 def _bernoulli(x: _Node, logit: _Node) -> _Node:
@@ -705,31 +745,26 @@ def _categorical(x: _Node, logit: _Node, sizes: Sequence[int]) -> _Node:
 
 
 def _poisson(x: _Node, log_rate: _Node) -> _Node:
-    return x * log_rate - _exp(_at_most(log_rate, LOG_CEILING))
+    mean = _mean_count(log_rate)
+    return x - mean - x * _log_1p((x - mean) / mean)
 
 
-def _negative_binomial(x: _Node, log_mean: _Node, raw: _Output) -> _Node:
-    r = 1.0 / _above(OVERDISPERSION_FLOOR, _same_for_all(raw, "negative_binomial"))
-    log_odds = log_mean - np.log(r)
-    return -(x * _softplus(-log_odds)) - r * _softplus(log_odds)
+def _mean_count(log_mean: _Node) -> _Node:
+    return log_mean.apply("Min", LOG_CEILING).apply("Exp").apply("Max", _LEAST_RATE)
 
 
-def _student_t(x: _Node, loc: _Node, square: _Output, degrees: _Output) -> _Node:
+def _negative_binomial(x: _Node, log_mean: _Node, raw: _Node) -> _Node:
+    r, mean = 1.0 / _above(OVERDISPERSION_FLOOR, raw), _mean_count(log_mean)
+    far = (x - mean) / (x + r)
+    return -(x * _log_1p(far * (r / mean))) - r * _log_1p(-far)
+
+
+def _student_t(x: _Node, loc: _Node, square: _Node, degrees: _Node) -> _Node:
     low, high = DEGREES_RANGE
-    v = low + np.exp(np.minimum(_same_for_all(degrees, "student_t"), math.log(high - low)))
+    v = degrees.apply("Min", math.log(high - low)).apply("Exp") + low
     residual = x - loc
-    spread = v * _above(VARIANCE_FLOOR, _same_for_all(square, "student_t"))
-    return _log(residual * residual / spread + 1.0) * (-(v + 1) / 2)
-
-
-def _same_for_all(output: _Output, name: str) -> np.ndarray:
-    if isinstance(output, _Node):
-        raise NotImplementedError(
-            f"likelihood={name!r} with noise_variance='decoder' needs the gamma function to weigh "
-            "labels, which ONNX has not. Fit with noise_variance='feature', or give the graph the "
-            "condition: as columns of X, named in condition_columns."
-        )
-    return output
+    spread = v * _above(VARIANCE_FLOOR, square)
+    return _log_1p(residual * residual / spread) * ((v + 1.0) * -0.5)
 
 
 _LOG_PROBS: dict[str, Callable[..., _Node]] = {
@@ -745,109 +780,69 @@ _LOG_PROBS: dict[str, Callable[..., _Node]] = {
 
 # --------------------------------------------------------- with the label integrated out
 
-
-class _Posterior(NamedTuple):
-    """q(z|x, c), both (N, Z)."""
-
-    loc: _Node
-    log_scale: _Node
+_Posterior = tuple[_Node, _Node]  # means and log scales of q(z|x, c), both (N, Z)
 
 
 class _Mixture:
     """Means of q(z|x) = sum of p(c|x) q(z|x, c) over labels c: the twin of ``BaseVAE._mixture``."""
 
-    def __init__(self, model: BaseVAE, rows: _Rows) -> None:
+    def __init__(self, model: BaseVAE, rows: _Rows, encoder: _Network) -> None:
         fitted = model._fitted
-        self.rows, self.conditions = rows, fitted.conditions
+        self.rows, self.conditions, self.encoder = rows, fitted.conditions, encoder
         a = self.architecture = fitted.model.architecture
-        # Without a mask there is no adapted proposal, and the answer would be another.
-        self.x = rows.explained
-        if not a.sees_mask:
-            self.x = rows.missing.choose(math.nan, rows.explained)
-        self.encoder, self.decoder = _networks(fitted.model)
-        self.dispersions = fitted.model.dispersion[0].detach().double().cpu().numpy()
+        self.decoder = _Network(fitted.model.decoder, a.activation)
+        self.dispersions = [rows.constant(each) for each in _array(fitted.model.dispersion[0])]
         self.noise = fixed_normals(N_DRAWS_LABELS, a.n_components).numpy()  # (S, Z)
 
     @property
     def features(self) -> _Node:
         """(N, Z)."""
-        posteriors = [self._posterior(c) for c in self.conditions.combinations]
-        pairs = zip(posteriors, self.conditions.combinations, strict=True)
-        joint = [self._log_likelihood(q, c).unsqueeze(1) for q, c in pairs]
-        shares = (_joined(joint) + self.conditions.log_prior).apply("Softmax", axis=1)  # (N, M)
-        each = _joined([q.loc.unsqueeze(1) for q in posteriors], axis=1)  # (N, M, Z)
-        return shares.unsqueeze(1).apply("MatMul", each).reshape(-1, self.noise.shape[1])
+        means, evidence = [], []  # of each label: (N, 1, Z), and log p(x|c) (N, 1)
+        for c in self.conditions.combinations:
+            loc, log_scale = self.encoder(self.rows.seen, 2, c)
+            q = loc, log_scale.apply("Clip", *LOG_SCALE_RANGE)
+            means.append(loc.unsqueeze(1))
+            evidence.append(self._log_weights(q, c).log_sum_exp(0).unsqueeze(1))
+        shares = (_joined(evidence) + self.conditions.log_prior).apply("Softmax", axis=1)
+        mean = shares.unsqueeze(1).apply("MatMul", _joined(means, axis=1))
+        mean = mean.reshape(-1, self.noise.shape[1])
+        # Where cells are missing z is drawn about its mode, which takes the roots of matrices.
+        return self.rows.has_holes.choose(math.nan, mean)
 
-    def _posterior(self, c: np.ndarray) -> _Posterior:
-        loc, log_scale = self.encoder(self.rows.seen, 2, c)
-        return _Posterior(loc, log_scale.apply("Clip", *LOG_SCALE_RANGE))
-
-    def _log_likelihood(self, q: _Posterior, c: np.ndarray) -> _Node:
-        """log p(x|c), (N,), but for what x alone decides: the twin of ``inference.scores``."""
-        if self.architecture.sees_mask:
-            q = self._adapted(q, c)
-        _, log_weights = self._weighed(q, c)
-        return log_weights.reduce("ReduceLogSumExp", 0)
-
-    def _adapted(self, q: _Posterior, c: np.ndarray) -> _Posterior:
-        """The proposal for rows with missing cells: the twin of ``inference._proposal``."""
-        n_missing = (1.0 - self.rows.mask).sum(-1, keepdims=True)
-        is_complete = n_missing.compare("Less", 0.5)
-        for _ in range(N_ADAPTATIONS):
-            z, log_weights = self._weighed(q, c)
-            shares = log_weights.apply("Softmax", axis=0).unsqueeze(2)  # (S, N, 1)
-            loc = (shares * z).sum(0)
-            deviation = z - loc
-            log_scale = 0.5 * _log((shares * deviation * deviation).sum(0))
-            q = _Posterior(
-                is_complete.choose(q.loc, loc),
-                is_complete.choose(q.log_scale, log_scale.apply("Max", q.log_scale)),
-            )
-        return q
-
-    def _weighed(self, q: _Posterior, c: np.ndarray) -> tuple[_Node, _Node]:
-        """Draws z (S, N, Z) from q, and their log importance weights (S, N)."""
+    def _log_weights(self, q: _Posterior, c: np.ndarray) -> _Node:
+        """Log importance weights of draws from q, (S, N)."""
         n_draws, n_components = self.noise.shape
-        z = q.log_scale.apply("Exp") * self.noise[:, None] + q.loc
+        loc, log_scale = q
+        z = log_scale.apply("Exp") * self.noise[:, None] + loc
         a = self.architecture
         decoded = self.decoder(z.reshape(-1, n_components), a.n_decoded, c)
-        outputs = [each.reshape(n_draws, -1, a.n_features) for each in decoded]
-        log_px = self._log_prob([*outputs, *self.dispersions])
+        log_px = self._log_prob([each.reshape(n_draws, -1, a.n_features) for each in decoded])
         squares = np.square(self.noise).sum(-1, keepdims=True)
-        log_ratio = (squares - (z * z).sum(-1)) * 0.5 + q.log_scale.sum(-1)
-        return z, log_px + log_ratio
+        log_weights = log_px + ((squares - (z * z).sum(-1)) * 0.5 + log_scale.sum(-1))
+        # Rows so far out that the dtype holds no density of theirs have the least there is, not
+        # -inf or NaN: such weights are all alike, and lost beside any other.
+        least = self.rows.constant(np.finfo(self.rows.dtype).min)
+        return log_weights.test("Greater", least).choose(log_weights, least)
 
-    def _log_prob(self, outputs: Sequence[_Output]) -> _Node:
-        """Of the observed cells of every row, (S, N)."""
-        a, x = self.architecture, self.x
+    def _log_prob(self, decoded: Sequence[_Node]) -> _Node:
+        """Of all cells of every row, (S, N)."""
+        a = self.architecture
         parts = getattr(a.family, "parts", None) or [Part(a.family, slice(None), ())]
         of_parts = []
         for i, (part, (name, columns)) in enumerate(
             zip(parts, named_columns(a.likelihood), strict=True)
         ):
             some = range(*columns.indices(a.n_features))
-            own = [_own(output, i, some, a.n_features) for output in outputs[: part.n_outputs]]
-            own += [np.array([value]) for value in part.fixed]
+            own: list[Any] = [_some(output, some, a.n_features) for output in decoded]
+            own += [each.take([i] if a.noise == "shared" else some) for each in self.dispersions]
+            own = own[: part.n_outputs]
+            own += [self.rows.constant([value]) for value in part.fixed]
             if name == "categorical":
                 own.append(part.family.sizes or (len(some),))
-            cells = _LOG_PROBS[name](_some(x, some, a.n_features), *own)
-            if a.sees_mask:
-                cells = cells * _some(self.rows.mask, some, a.n_features)
+            cells = _LOG_PROBS[name](_some(self.rows.explained, some, a.n_features), *own)
             of_parts.append(cells.sum(-1))
         return sum(of_parts[1:], of_parts[0])
 
 
-def _own(output: _Output, part: int, columns: range, n_features: int) -> _Output:
-    """A part's columns of an output, or its one of those that columns share."""
-    if isinstance(output, _Node):
-        return _some(output, columns, n_features)
-    return output[list(columns)] if len(output) == n_features else output[part : part + 1]
-
-
 def _some(node: _Node, columns: range, n_features: int) -> _Node:
     return node if len(columns) == n_features else node.take(columns)
-
-
-def _networks(model: VAE) -> tuple[_Network, _Network]:
-    activation = model.architecture.activation
-    return _Network(model.encoder, activation), _Network(model.decoder, activation)

@@ -9,7 +9,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from skl2onnx import to_onnx
+from skl2onnx import _parse, to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -157,6 +157,48 @@ def test_constant_columns_are_left_out(dtype):
     assert_same(model, other)
 
 
+#: What `transform` refuses in a column, however many values that had in fit.
+REFUSED = {
+    "gaussian": [np.inf, -np.inf],
+    "student_t": [np.inf],
+    "lognormal": [0.0, -1.0, np.inf],
+    "bernoulli": [1.5, -0.1, np.inf],
+    "poisson": [-1.0, 0.5, np.inf],
+    "negative_binomial": [-1.0, 2.5, np.inf],
+    "categorical": [7.0, np.inf],
+}
+
+
+@FLOATS
+@pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
+def test_constant_columns_are_looked_at(likelihood, dtype):
+    """The encoder does not see them, and a row that `transform` refuses has no features."""
+    rows = np.column_stack([np.ones(90), DATA[likelihood], np.ones(90)]).astype(dtype)
+    model = fitted(VAETransformer(likelihood={likelihood: list(range(6))}), rows)
+    assert_same(model, rows)
+    values = REFUSED[likelihood]
+    strange = rows.copy()
+    strange[range(len(values)), -1] = values
+    strange[len(values), 0] = np.nan  # is missing, which is no error
+    for i in range(len(values)):
+        with pytest.raises(ValueError, match=r"needs values|was not there|infinity"):
+            model.transform(strange[i : i + 1])
+    (features,) = run(model, strange)
+    np.testing.assert_array_equal(np.isnan(features).all(1), np.arange(90) < len(values))
+    np.testing.assert_array_equal(features[len(values) :], run(model, rows)[0][len(values) :])
+
+
+def test_a_constant_category_of_a_table():
+    frame = FRAME.assign(kind="ant", grade=1)
+    strange = frame.assign(kind=["dog", "", *["ant"] * 88], grade=[1, 1, 2, *[1] * 87])
+    model = fitted(VAETransformer(likelihood=MIXED), frame)
+    assert_same(model, frame)
+    (features,) = run(model, strange)
+    assert np.isnan(features).all(1).nonzero()[0].tolist() == [0, 2]
+    model.set_params(handle_unknown="missing")
+    assert_same(model, strange.assign(kind=["dog", None, *["ant"] * 88]).fillna({"kind": "ant"}))
+
+
 @FLOATS
 @pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
 @pytest.mark.parametrize("has_holes", [False, True])
@@ -210,6 +252,66 @@ def test_a_table_of_float32():
 def test_a_plain_table_takes_an_input_for_each_column():
     frame = FRAME[["height", "price", "ok"]]
     assert_same(fitted(VAETransformer(), frame), frame)
+
+
+def test_a_table_of_float32_categories_alone():
+    """In double, as by `transform`; an array of them is in single precision."""
+    codes = CODES[:, :2].astype(np.float32)
+    both = pd.DataFrame(codes, columns=["a", "b"])
+    for frame in (both, both[["a"]]):
+        assert_same(fitted(VAETransformer(likelihood="categorical"), frame), frame)
+    assert_same(fitted(VAETransformer(likelihood="categorical"), codes), codes)
+    model = ConditionalVAE(likelihood="categorical", condition_columns=[0])
+    assert_same(fitted(model, codes), codes)
+
+
+def test_columns_are_found_by_name():
+    """A graph is made of any row that has the columns of fit, in any order."""
+    numbers = pd.DataFrame(X, columns=list("abcd"))
+    table = FRAME[["height", "kind", "price"]]
+    conditional = ConditionalVAE(condition_columns=["kind", "height"], likelihood="auto")
+    for model, frame in (
+        (VAETransformer(), numbers),
+        (VAETransformer(likelihood="auto"), table),
+        (conditional, FRAME),
+    ):
+        fitted(model, frame)
+        (features,) = run(model, frame, example=frame[frame.columns[::-1]])
+        np.testing.assert_allclose(features, model.transform(frame), rtol=0, atol=1e-12)
+
+
+def test_columns_of_other_names_are_found_by_position():
+    model = fitted(VAETransformer(), pd.DataFrame(X, columns=list("abcd")))
+    (features,) = run(model, pd.DataFrame(X, columns=list("efgh")))
+    np.testing.assert_array_equal(features, run(model, X)[0])
+
+
+@pytest.mark.parametrize("names", ["ebcd", "abce", "bafg"])
+def test_names_that_are_half_those_of_fit(names):
+    model = fitted(VAETransformer(), pd.DataFrame(X, columns=list("abcd")))
+    with pytest.raises(ValueError, match=r"inputs '\w', .*columns 'a', 'b', 'c', 'd'\. Give every"):
+        run(model, pd.DataFrame(X, columns=list(names)))
+
+
+def test_an_input_of_several_columns_beside_one_with_a_name():
+    table = FRAME[["height", "price", "kind"]]
+    model = fitted(VAETransformer(likelihood="auto"), table)
+    numbers, kind = ("numbers", DoubleTensorType([None, 2])), ("kind", StringTensorType([None, 1]))
+    graph = to_onnx(model, initial_types=[numbers, kind]).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    given = {"numbers": table[["height", "price"]].to_numpy(), **inputs(table[["kind"]])}
+    np.testing.assert_allclose(session.run(None, given)[0], model.transform(table), atol=1e-9)
+    with pytest.raises(ValueError, match="inputs 'kind', but VAETransformer was fitted with"):
+        to_onnx(model, initial_types=[kind, numbers])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_categories_that_double_does_not_tell_apart(dtype):
+    """As `transform` compares: exactly."""
+    big = 2**60 + np.arange(90) % 3
+    frame = pd.DataFrame({"a": X[:, 0], "big": big})
+    model = fitted(VAETransformer(likelihood={"categorical": ["big"], "gaussian": ["a"]}), frame)
+    assert_same(model, frame.assign(big=big.astype(dtype)))
 
 
 def test_missing_text_is_empty():
@@ -317,22 +419,41 @@ def test_labels_integrated_out(likelihood, noise):
 
 @pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
 def test_labels_integrated_out_of_rows_with_holes(likelihood):
-    """By the adapted draws of rows that have some, and the plain ones of those that have none."""
+    """NaN, as their draws take the roots of matrices; complete rows are those of the model."""
     rows = np.where(np.isnan(HOLES), np.nan, DATA[likelihood])
     model = soft(likelihood, X=rows)
-    assert_same(model, rows)
+    (features,) = run(model, rows)
+    np.testing.assert_array_equal(np.isnan(features).all(1), np.isnan(HOLES).any(1))
     assert_same(model, DATA[likelihood])
 
 
 def test_labels_integrated_out_in_single_precision():
     """To rounding of log p(x|c), which both sides sum in float32."""
     for rows in (X, HOLES):
-        assert_same(soft("gaussian", X=rows), rows.astype(np.float32))
+        assert_same(soft("gaussian", X=rows), X.astype(np.float32))
 
 
-def test_holes_that_fit_has_not_seen_are_nan_where_labels_are_weighed():
-    (features,) = run(soft("gaussian"), HOLES)
-    np.testing.assert_array_equal(np.isnan(features).all(1), np.isnan(HOLES).any(1))
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_large_counts_keep_their_digits_in_single_precision(likelihood):
+    """Log densities of which next to nothing is left of what they are differences of."""
+    counts = np.floor(np.exp(2 * RANDOM.normal(size=(90, 4)) + 9)).astype(np.float32)
+    model = ConditionalVAE(likelihood=likelihood).set_params(**SMALL).fit(counts, condition=Y)
+    assert_same(model, counts)
+
+
+@FLOATS
+@pytest.mark.parametrize("has_holes", [False, True])
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "student_t", "lognormal", "poisson", "negative_binomial"]
+)
+def test_rows_without_a_density_have_features(likelihood, has_holes, dtype):
+    """So far out that the dtype holds none: the labels then have equal shares."""
+    rows = DATA[likelihood].astype(dtype)
+    model = soft(likelihood, X=np.where(np.isnan(HOLES), np.nan, rows) if has_holes else rows)
+    rows[:4, 1] = [1e12, 1e18, 1e25, 1e37]
+    if dtype == np.float64:
+        rows[4:6, 1] = [1e150, 1e200]
+    assert_same(model, rows)
 
 
 @pytest.mark.parametrize("noise", ["feature", "shared", "decoder", 0.5])
@@ -379,6 +500,28 @@ def test_in_a_column_transformer(dtype):
     np.testing.assert_allclose(features, columns.transform(rows), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [["kind", "price"], ["price", "ok", "kind"]])
+def test_text_and_numbers_in_a_column_transformer(columns):
+    """skl2onnx would join them in one tensor, of text."""
+    table = VAETransformer(likelihood="auto", **SMALL)
+    labelled = ConditionalVAE(condition_columns=["kind"], **{**SMALL, "n_components": 1})
+    for estimator in (table, make_pipeline(table), labelled):
+        steps = ColumnTransformer([("vae", estimator, columns), ("pca", PCA(1), ["height"])])
+        assert_same(steps.fit(FRAME), FRAME)
+
+
+def test_a_skl2onnx_that_joins_all_columns(monkeypatch):
+    """What tells it not to is private."""
+    vae = VAETransformer(likelihood="auto", **SMALL)
+    columns = ColumnTransformer([("vae", vae, ["price", "kind"])]).fit(FRAME)
+    monkeypatch.setattr(_parse, "do_not_merge_columns", (OrdinalEncoder,))
+    with pytest.raises(NotImplementedError, match=r"merged the columns.*VAETransformer by itself"):
+        run(columns, FRAME)
+    monkeypatch.delattr(_parse, "do_not_merge_columns")
+    skvae.onnx.register()
+    assert_same(fitted(VAETransformer(likelihood="auto"), FRAME), FRAME)
+
+
 @FLOATS
 def test_after_one(dtype):
     """Two models of one class in a graph, and one that reads what another step has encoded."""
@@ -402,7 +545,7 @@ def test_opsets(target_opset):
     options = {"target_opset": {"": target_opset, "ai.onnx.ml": 3}}
     assert_same(fitted(VAETransformer(likelihood=MIXED), FRAME), FRAME, **options)
     assert_same(soft("categorical"), CODES, **options)
-    assert_same(soft("gaussian", X=HOLES), HOLES, **options)
+    assert_same(soft("gaussian", X=HOLES), X, **options)
 
 
 def test_rows_of_an_open_width():
@@ -436,6 +579,10 @@ def test_what_cannot_be_converted_says_what_to_do():
     types = [("a", DoubleTensorType([None, 1])), ("b", StringTensorType([None, 1]))]
     with pytest.raises(NotImplementedError, match=r"'b' has categories of several types.*strings"):
         to_onnx(model, initial_types=types)
+    days = pd.Categorical(np.array(["2020-01-01", "2020-01-02"] * 45, "datetime64[us]"))
+    model = fitted(VAETransformer(likelihood="auto"), several.assign(b=days))
+    with pytest.raises(NotImplementedError, match=r"'b' has categories that are neither.*strings"):
+        to_onnx(model, initial_types=types)
 
 
 def test_inputs_that_are_not_those_of_fit():
@@ -447,6 +594,10 @@ def test_inputs_that_are_not_those_of_fit():
         to_onnx(model, initial_types=[("height", text), ("kind", text)])
     with pytest.raises(ValueError, match=r"'kind' has the categories.*input is of numbers"):
         to_onnx(model, initial_types=[("height", number), ("kind", number)])
+    model = fitted(VAETransformer(likelihood="auto"), FRAME[["kind", "height", "price"]])
+    types = [("kind", text), ("height", number), ("price", text)]
+    with pytest.raises(ValueError, match="numbers in column 2 of X, but its input is of text"):
+        to_onnx(model, initial_types=types)
 
 
 def test_to_register_again_changes_nothing():

@@ -2,18 +2,32 @@
 
 import subprocess
 import sys
+from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import sklearn
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgba
+from matplotlib.colors import LogNorm, Normalize, to_rgba
+from matplotlib.dates import date2num
+from matplotlib.text import Text
 from scipy.stats import norm
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+)
 
 from skvae import ConditionalVAE, VAETransformer, plotting
 from skvae.plotting import (
@@ -35,6 +49,7 @@ Y = np.array(["ant", "bee", "cat"])[np.arange(N) % 3]
 X = 5 + 3 * RNG.normal(size=(N, 2)) @ RNG.normal(size=(2, D)) + RNG.normal(size=(N, D))
 X[:, 0] += 20 * (Y == "bee")
 NAMES = [f"column {k}" for k in range(D)]
+HOLES = np.where(RNG.uniform(size=X.shape) < 0.2, np.nan, X)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +79,17 @@ def frame():
 def no_figures_left():
     yield
     plt.close("all")
+
+
+def assert_whole(figure):
+    """Titles and labels of axes are within the figure."""
+    figure.canvas.draw()
+    for ax in figure.axes:
+        for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert -1 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1
+                assert -1 <= box.y0 <= box.y1 <= figure.bbox.y1 + 1
 
 
 def unscaled(pipeline, rows):
@@ -108,7 +134,11 @@ def test_latent_space_of_labels_has_one_scatter_for_each(vae):
         (np.arange(N) % 11, [str(k) for k in range(11)]),  # in the order of numbers
         ((np.arange(N) % 2).astype(float), ["0", "1"]),
         (np.arange(N) % 2 == 0, ["False", "True"]),
-        (np.array(["b", 7, None], dtype=object)[np.arange(N) % 3], ["7", "None", "b"]),
+        # What is missing is no label, and last; other values are apart wherever they differ.
+        (np.array(["b", 7, None], dtype=object)[np.arange(N) % 3], ["7", "b", "missing"]),
+        (np.array([2, np.nan, 0, 10])[np.arange(N) % 4], ["0", "2", "10", "missing"]),
+        (np.array([True, None, False])[np.arange(N) % 3], ["False", "True", "missing"]),
+        (1e7 + np.arange(N) % 2, ["10000000", "10000001"]),
         (np.linspace(0, 1, N), None),
         (np.arange(N), None),
     ],
@@ -123,6 +153,70 @@ def test_latent_space_tells_labels_from_numbers(vae, y, labels):
     else:
         assert [scatter.get_label() for scatter in display.scatters_] == labels
         assert display.colorbar_ is None
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_latent_space_keeps_the_order_of_categories(vae, library):
+    frames = pytest.importorskip(library)
+    order = ["mid", "low", "high"]
+    values = np.array(order)[np.arange(N) % 3]
+    if library == "pandas":
+        y = frames.Series(frames.Categorical(values, order))
+    else:
+        y = frames.Series(values, dtype=frames.Enum(order))
+    display = LatentSpaceDisplay.from_estimator(vae, X, y)
+    assert [scatter.get_label() for scatter in display.scatters_] == order
+    np.testing.assert_array_equal(display.y, values)
+
+
+DATES = np.datetime64("2020-03-01", "D") + np.arange(N)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        DATES,
+        DATES.astype(object),
+        np.array([day.isoformat() + "T06+06:00" for day in DATES.tolist()]),
+    ],
+    ids=["datetime64", "date", "datetime of a zone"],
+)
+def test_latent_space_takes_dates_for_numbers(vae, y):
+    if y.dtype.kind == "U":
+        y = np.array([datetime.fromisoformat(text) for text in y], dtype=object)
+    display = LatentSpaceDisplay.from_estimator(vae, X, y)
+    display.figure_.canvas.draw()
+    np.testing.assert_array_equal(display.scatters_[0].get_array(), date2num(DATES))
+    texts = [text.get_text() for text in display.colorbar_.ax.get_yticklabels()]
+    assert {"Apr", "May"} <= set(texts)
+
+
+@pytest.mark.parametrize("n_labels", [12, 30, 45])
+def test_latent_space_of_many_labels(vae, n_labels):
+    """No two look the same, and the axes keep their room."""
+    y = np.array([f"{i % n_labels:02}" for i in range(N)])
+    display = LatentSpaceDisplay.from_estimator(vae, X, y)
+    looks = {
+        (tuple(scatter.get_facecolor()[0]), scatter.get_paths()[0].vertices.tobytes())
+        for scatter in display.scatters_
+    }
+    assert len(looks) == n_labels
+    display.figure_.canvas.draw()
+    box, whole = display.ax_.get_window_extent(), display.figure_.bbox
+    assert box.height > 0.8 * whole.height
+    assert box.width > 0.5 * whole.width
+    assert display.legend_.get_window_extent().y0 > 0 or n_labels > 40
+
+
+@pytest.mark.parametrize("y", [np.linspace(0, 1, N), np.array(["a", "b"] * 45, dtype=object)])
+def test_latent_space_shows_what_is_missing_in_grey(vae, y):
+    y = y.copy()
+    y[:9] = None
+    display = LatentSpaceDisplay.from_estimator(vae, X, y)
+    points = display.scatters_[-1]
+    assert not np.ma.getmaskarray(points.get_offsets()).any()
+    for artist in (points, display.spreads_[-1]):
+        np.testing.assert_allclose(artist.get_facecolor()[:9, :3], 0.6)
 
 
 def test_latent_space_draws_standard_deviations(vae):
@@ -196,6 +290,16 @@ def test_loss_curve_knows_that_the_start_was_kept():
     assert (display.kept_epoch, display.kept_bound) == (2, -5)  # the first of two equal ones
 
 
+@pytest.mark.parametrize(
+    ("validation", "best", "epoch"), [([-3, -1, -2], -3, 1), ([np.nan, -1, -2], None, 2)]
+)
+def test_loss_curve_marks_the_epoch_of_the_bound(validation, best, epoch):
+    display = LossCurveDisplay.from_scores([1, 2, 3], validation, best)
+    assert (display.kept_epoch, display.kept_bound) == (epoch, validation[epoch - 1])
+    with pytest.raises(ValueError, match=r"-2\.5 is none of validation_scores, nor above"):
+        LossCurveDisplay.from_scores([1, 2, 3], validation, -2.5)
+
+
 def test_loss_curve_without_validation():
     vae = VAETransformer(**SMALL, early_stopping=False, beta=2, n_importance_samples=3).fit(X)
     display = LossCurveDisplay.from_estimator(vae)
@@ -247,6 +351,28 @@ def test_components_below_the_threshold_are_empty(log):
     assert display.ax_.get_yscale() == ("log" if log else "linear")
 
 
+@pytest.mark.parametrize(
+    ("std", "match"),
+    [(None, r"std \(\)"), (np.ones((9, 3)), r"std \(9, 3\)"), (np.zeros((9, 2)), "above 0")],
+)
+def test_components_need_means_and_deviations(std, match):
+    with pytest.raises(ValueError, match=match):
+        ComponentDisplay.from_posterior(np.zeros((9, 2)), std)
+
+
+@pytest.mark.parametrize(
+    ("display", "tick"),
+    [
+        (ComponentDisplay(kl=np.ones(1)), 0),
+        (LossCurveDisplay(training=np.ones(1)), 1),
+    ],
+)
+def test_one_component_or_epoch_has_one_whole_tick(display, tick):
+    ax = display.plot().ax_
+    low, high = ax.get_xlim()
+    assert [t for t in ax.get_xticks() if low <= t <= high] == [tick]
+
+
 # ------------------------------------------------------------------------ reconstruction
 
 
@@ -265,6 +391,62 @@ def test_reconstruction_holds_data_means_and_draws(vae):
     np.testing.assert_allclose(mean.get_ydata(), (display.mean[3] - X.mean(0)) / X.std(0))
     plain = ReconstructionDisplay.from_estimator(vae, X, n_rows=4, standardise=False)
     np.testing.assert_array_equal(plain.lines_[3][0].get_ydata(), X[3])
+
+
+def test_missing_cells_leave_the_rest(vae):
+    """Of a table, and of images; a column without any value is not moved or scaled."""
+    rows = HOLES.copy()
+    rows[:, 2] = np.nan
+    model = VAETransformer(**SMALL).fit(HOLES)
+    display = ReconstructionDisplay.from_estimator(model, rows)
+    known = np.delete(np.arange(D), 2)
+    np.testing.assert_allclose(display.center[known], np.nanmean(rows[:, known], axis=0))
+    np.testing.assert_allclose(display.scale[known], np.nanstd(rows[:, known], axis=0))
+    assert (display.center[2], display.scale[2]) == (0, 1)
+    data, *others = (line.get_ydata() for line in display.lines_[0])
+    np.testing.assert_array_equal(np.isnan(data), np.isnan(rows[0]))
+    assert np.isfinite(others).all()
+    picture = ReconstructionDisplay.from_estimator(model, HOLES, image_shape=SHAPE).image_
+    shown = HOLES[:10][np.isfinite(HOLES[:10])]
+    np.testing.assert_allclose(picture.get_clim(), np.percentile(shown, [0.5, 99.5]))
+
+
+@pytest.mark.parametrize("n_rows", [1, 4])
+def test_text_of_line_panels_is_whole(vae, frame, n_rows):
+    """Labels within the figure, and the legend above the title of the first panel."""
+    table = frame.add_prefix("a rather long name of ")
+    named = VAETransformer(**SMALL).fit(table)
+    for display in (
+        ReconstructionDisplay.from_estimator(vae, X, n_rows=n_rows),
+        ReconstructionDisplay.from_estimator(named, table, n_rows=n_rows),
+        TraversalDisplay.from_estimator(named, components=range(min(3, n_rows))),
+    ):
+        assert_whole(display.figure_)
+    _, axes = plt.subplots(1, 3)
+    narrow = ReconstructionDisplay.from_estimator(vae, X, n_rows=n_rows, ax=axes[0])
+    narrow.figure_.canvas.draw()
+    [title] = [text for text in narrow.ax_.findobj(Text) if text.get_text() == "row 0"]
+    assert narrow.legend_.get_window_extent().y0 > title.get_window_extent().y1
+
+
+@pytest.mark.parametrize("shape", [(12, 1), (1, 12), (4, 3)])
+def test_text_beside_images_of_any_shape_is_whole(shape):
+    """And no two tick labels lie over each other."""
+    rows = RNG.normal(size=(40, 12))
+    model = ConditionalVAE(**SMALL).fit(rows, ["the first of two", "b"] * 20)
+    for display in (
+        ReconstructionDisplay.from_estimator(model, rows, image_shape=shape),
+        ManifoldDisplay.from_estimator(model, image_shape=shape),
+        TraversalDisplay.from_estimator(model, image_shape=shape, components=[0]),
+        TraversalDisplay.from_estimator(model, image_shape=shape, ax=plt.subplots(1, 3)[1][0]),
+        SampleDisplay.from_estimator(model, image_shape=shape),
+    ):
+        if len(display.figure_.axes) < 3:
+            assert_whole(display.figure_)
+        display.figure_.canvas.draw()
+        for labels in (display.ax_.get_xticklabels(), display.ax_.get_yticklabels()):
+            boxes = [label.get_window_extent() for label in labels if label.get_text()]
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes))
 
 
 def test_reconstruction_of_images(vae):
@@ -552,6 +734,64 @@ def test_samples_name_columns(pipeline, frame):
     np.testing.assert_array_equal(display.X, X)
 
 
+def test_samples_stand_beside_data_of_the_same_columns(vae, frame):
+    named = VAETransformer(**SMALL).fit(frame)
+    for model in (named, make_pipeline(StandardScaler(), VAETransformer(**SMALL)).fit(frame)):
+        with pytest.raises(ValueError, match="feature names should match"):
+            SampleDisplay.from_estimator(model, frame[NAMES[::-1]])
+    for table in (X[:, :2], np.column_stack([X, X])):
+        with pytest.raises(ValueError, match="but VAETransformer is expecting 6 features"):
+            SampleDisplay.from_estimator(vae, table)
+        with pytest.raises(ValueError, match="needs the 6 columns of samples"):
+            SampleDisplay.from_arrays(X, X, table)
+
+
+@pytest.mark.parametrize("features", ["column 3", 3, (3,)])
+def test_samples_of_one_column_are_histograms(frame, features):
+    """Over the same bins, each with the area 1."""
+    model = ConditionalVAE(**SMALL).fit(frame, Y)
+    display = SampleDisplay.from_estimator(model, frame, features=features, stairs_kwargs={"lw": 3})
+    assert display.features == [3]
+    assert display.scatters_ == []
+    assert display.ax_.get_xlabel() == "column 3"
+    _, bins, _ = display.histograms_[0].get_data()
+    drawn = [*display.samples[:, :, 3], *display.means[:, :, 3]]
+    for histogram, values in zip(display.histograms_, drawn, strict=True):
+        heights, edges, _ = histogram.get_data()
+        np.testing.assert_array_equal(edges, bins)
+        np.testing.assert_allclose(heights, np.histogram(values, bins, density=True)[0])
+        assert histogram.get_linewidth() == 3
+    assert [text.get_text() for text in display.legend_.get_texts()] == ["data", *model.classes_]
+
+
+@pytest.mark.parametrize("condition", ["bee", ["bee"], np.array("bee"), np.array(["bee"])])
+def test_samples_of_one_condition(cvae, condition):
+    display = SampleDisplay.from_estimator(cvae, n_samples=3, condition=condition)
+    assert display.condition_names == ["bee"]
+    np.testing.assert_array_equal(display.samples[0], cvae.sample(condition=["bee"] * 3))
+
+
+def test_one_column_and_one_component(frame):
+    """Every Display has something to show without being told what."""
+    small = {**SMALL, "n_components": 1}
+    mixed = frame[["column 0"]].assign(kind=Y)
+    for model, table in (
+        (VAETransformer(**small).fit(X[:, :1]), X[:, :1]),
+        (VAETransformer(**small, likelihood="auto").fit(mixed), mixed),
+    ):
+        samples = SampleDisplay.from_estimator(model, table)
+        assert samples.features == [0]
+        assert len(samples.histograms_) == 2
+        plane = LatentSpaceDisplay.from_estimator(model, table)
+        np.testing.assert_array_equal(plane.mean[:, 0], plane.mean[:, 1])
+        lines = TraversalDisplay.from_estimator(model).lines_[0]
+        lines += ReconstructionDisplay.from_estimator(model, table).lines_[0]
+        assert all(line.get_marker() not in ("None", None, "") for line in lines)
+        with pytest.raises(ValueError, match="One alone is for TraversalDisplay"):
+            ManifoldDisplay.from_estimator(model, feature=0)
+    assert LatentSpaceDisplay.from_posterior(np.zeros((4, 1))).mean.shape == (4, 2)
+
+
 # ----------------------------------------------------------------- what all of them share
 
 EACH = {
@@ -666,16 +906,74 @@ def test_data_frames(cvae, library):
     np.testing.assert_allclose(bee.decoded, expected.decoded, rtol=1e-12)
 
 
-def test_steps_that_cannot_be_undone_leave_rows_as_the_vae_sees_them():
-    """Data and means in the same units, whatever these are."""
-    from sklearn.preprocessing import Normalizer
+def fails_for_many(rows):
+    if len(rows) > 3:
+        raise IndexError
+    return rows
 
-    pipe = make_pipeline(Normalizer(), VAETransformer(**SMALL)).fit(X)
-    display = ReconstructionDisplay.from_estimator(pipe, X, n_rows=3)
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Normalizer(),
+        FunctionTransformer(np.abs),  # its inverse_transform would leave rows as they are
+        make_pipeline(StandardScaler(), FunctionTransformer(np.abs)),
+        SimpleImputer(),
+        SimpleImputer(add_indicator=True),
+        OrdinalEncoder(),
+        KBinsDiscretizer(3, encode="ordinal", quantile_method="averaged_inverted_cdf"),
+        FunctionTransformer(np.abs, lambda rows: rows[:1], check_inverse=False),
+        FunctionTransformer(np.abs, lambda rows: [["5 m"] * D] * len(rows), check_inverse=False),
+        FunctionTransformer(np.abs, fails_for_many, check_inverse=False),
+    ],
+)
+def test_steps_that_cannot_be_undone_leave_rows_as_the_vae_sees_them(step):
+    """Data, means and draws in the same units, whatever these are."""
+    pipe = make_pipeline(step, VAETransformer(**SMALL)).fit(HOLES if "Imp" in str(step) else X)
     seen = pipe[0].transform(X)
-    np.testing.assert_array_equal(display.X, seen[:3])
-    expected = pipe[1].inverse_transform(pipe[1].transform(seen[:3]))
+    display = ReconstructionDisplay.from_estimator(pipe, X, n_rows=5)
+    np.testing.assert_array_equal(display.X, seen[:5])
+    expected = pipe[1].inverse_transform(pipe[1].transform(seen[:5]))
     np.testing.assert_array_equal(display.mean, expected)
+    samples = SampleDisplay.from_estimator(pipe, X, n_samples=5)
+    np.testing.assert_array_equal(samples.X, seen)
+    np.testing.assert_array_equal(samples.samples[0], pipe[1].sample(5))
+    plane = ManifoldDisplay.from_estimator(pipe, feature=0, n_grid=3).decoded
+    np.testing.assert_allclose(plane[1, 1], pipe[1].inverse_transform(np.zeros((1, 3)))[0])
+    base = TraversalDisplay.from_estimator(pipe).base
+    np.testing.assert_allclose(base, plane[1, 1])
+
+
+def test_steps_are_undone_as_far_as_they_can(frame):
+    """From the last: without the imputer, rows have the units and names of the user's table."""
+    holes = frame.mask(np.isnan(HOLES))
+    pipe = make_pipeline(SimpleImputer(), StandardScaler(), "passthrough", VAETransformer(**SMALL))
+    pipe.fit(holes)
+    display = ReconstructionDisplay.from_estimator(pipe, holes)
+    assert display.feature_names.tolist() == NAMES
+    np.testing.assert_allclose(display.X, pipe[0].transform(holes)[:3])
+    Z = pipe[3].transform(pipe[:3].transform(holes[:3]))
+    np.testing.assert_allclose(
+        display.mean, pipe[1].inverse_transform(pipe[3].inverse_transform(Z))
+    )
+
+
+def test_columns_behind_a_step_have_its_names(frame):
+    table = frame.assign(kind=Y)
+    columns = make_column_transformer(
+        (StandardScaler(), NAMES[:2]), (OneHotEncoder(sparse_output=False), ["kind"])
+    )
+    pipe = make_pipeline(columns, VAETransformer(**SMALL)).fit(table)
+    display = ReconstructionDisplay.from_estimator(pipe, table)
+    assert display.feature_names.tolist() == columns.get_feature_names_out().tolist()
+    ratios = FunctionTransformer(lambda table: table.assign(ratio=table["column 0"] / 100))
+    pipe = make_pipeline(ratios, VAETransformer(**SMALL)).fit(frame)
+    assert TraversalDisplay.from_estimator(pipe).feature_names.tolist() == [*NAMES, "ratio"]
+    words = ["a cat", "the dog", "the bird", "a cat and the dog"] * 20
+    pipe = make_pipeline(CountVectorizer(), VAETransformer(**SMALL, likelihood="poisson"))
+    display = SampleDisplay.from_estimator(pipe.fit(words), words, features=("dog", "cat"))
+    assert display.ax_.get_xlabel() == "dog"
+    np.testing.assert_array_equal(display.X, pipe[0].transform(words).toarray())
 
 
 def test_the_last_vae_of_a_pipeline_or_the_named_one():
@@ -778,15 +1076,116 @@ def test_keywords_reach_the_artists(vae):
     assert samples.scatters_[0].get_alpha() == 0.2
 
 
+@pytest.mark.parametrize(
+    ("draw", "kwargs"),
+    [
+        (lambda model, **kw: LatentSpaceDisplay.from_estimator(model, X, Y, **kw), "scatter"),
+        (lambda model, **kw: LatentSpaceDisplay.from_estimator(model, X, X[:, 0], **kw), "scatter"),
+        (lambda model, **kw: LatentSpaceDisplay.from_estimator(model, X, Y, **kw), "spread"),
+        (lambda model, **kw: SampleDisplay.from_estimator(model, X, **kw), "scatter"),
+        (lambda model, **kw: ComponentDisplay.from_estimator(model, **kw), "bar"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"lw": 4}, "linewidth", 4),
+        ({"linewidth": 4}, "linewidth", 4),
+        ({"ec": "red"}, "edgecolor", "red"),
+        ({"edgecolor": "red"}, "edgecolor", "red"),
+        ({"color": "red"}, "facecolor", "red"),
+    ],
+)
+def test_keywords_have_several_names(vae, draw, kwargs, given, name, value):
+    display = draw(vae, **{f"{kwargs}_kwargs": given})
+    artists = {"bar": "bars_", "scatter": "scatters_", "spread": "spreads_"}[kwargs]
+    found = np.ravel(plt.getp(getattr(display, artists)[0], name))
+    np.testing.assert_array_equal(found[:3], to_rgba(value)[:3] if value == "red" else value)
+
+
+@pytest.mark.parametrize("kwargs", [{"image_shape": SHAPE}, {"feature": 1}])
+@pytest.mark.parametrize("norm", [LogNorm(1, 9), Normalize(0, 2), "linear"])
+def test_images_take_a_norm_and_no_cmap(vae, kwargs, norm):
+    given = {"norm": norm, "cmap": None}
+    image = ManifoldDisplay.from_estimator(vae, **kwargs, imshow_kwargs=given).image_
+    assert image.norm is norm or norm == "linear"
+    assert image.get_cmap().name == plt.rcParams["image.cmap"]
+
+
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_legends_keep_off_the_neighbour(cvae, layout):
+    for draw in (
+        lambda ax: LatentSpaceDisplay.from_estimator(cvae, X, Y, ax=ax),
+        lambda ax: SampleDisplay.from_estimator(cvae, X, ax=ax),
+    ):
+        figure, axes = plt.subplots(1, 2, layout=layout)
+        legend = draw(axes[0]).legend_
+        figure.canvas.draw()
+        assert legend.get_window_extent().x1 < axes[1].get_window_extent().x0
+
+
+@each
+def test_what_is_drawn_is_seen_on_dark_paper(vae, name):
+    """No black on black; the mosaic's images have a paper of their own."""
+    with plt.style.context("dark_background"):
+        display = EACH[name](vae)
+        if name == "LatentSpaceDisplay":
+            display = EACH[name](vae, y=Y, names="median")
+            [outline] = display.texts_[0].get_path_effects()
+            assert to_rgba(outline._gc["foreground"])[:3] == (0, 0, 0)
+        if name == "SampleDisplay":
+            assert (display.scatters_[0].get_edgecolor()[0] == to_rgba("black")).all()
+        lines = [line for ax in display.figure_.axes for line in ax.lines]
+        lines += [line for ax in display.figure_.axes for line in ax.get_xgridlines()]
+        for line in lines:
+            assert to_rgba(line.get_color()) != to_rgba("black")
+    grid = [
+        line for ax in display.figure_.axes for line in ax.get_ygridlines() + ax.get_xgridlines()
+    ]
+    if name in ("LossCurveDisplay", "ReconstructionDisplay", "TraversalDisplay"):
+        assert min(max(to_rgba(line.get_color())[:3]) for line in grid) < 0.3
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_axes_are_divided_once(vae, name):
+    """Without a change of what pyplot takes for the current axes."""
+    _, axes = plt.subplots(1, 2)
+    display = EACH[name](vae, ax=axes[0])
+    assert plt.gca() is axes[1]
+    with pytest.raises(ValueError, match=r"divided before.*ax=display\.axes_"):
+        display.plot(ax=axes[0])
+    assert display.plot(ax=display.axes_).ax_ is display.ax_
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("ReconstructionDisplay", "n_rows"),
+        ("ManifoldDisplay", "n_grid"),
+        ("TraversalDisplay", "n_steps"),
+    ],
+)
+def test_counts_below_one_are_refused(vae, name, parameter, value):
+    draw = getattr(plotting, name).from_estimator
+    args = {"ReconstructionDisplay": {"X": X}, "ManifoldDisplay": {"feature": 0}}.get(name, {})
+    with pytest.raises(ValueError, match=f"{parameter} == {value}, must be >= 1"):
+        draw(vae, **args, **{parameter: value})
+
+
 def test_matplotlib_is_imported_when_something_is_drawn():
     code = "import sys, skvae.plotting; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @each
-def test_without_matplotlib_the_error_names_the_extra(vae, name, monkeypatch):
-    """Before anything is computed."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    match = rf"{name}\.from_estimator draws with matplotlib.*pip install 'skvae\[plot\]'"
-    with pytest.raises(ImportError, match=match):
+def test_without_matplotlib_the_error_says_where_to_get_it(vae, name, monkeypatch):
+    """Before anything is computed, or drawn."""
+    display = EACH[name](vae)
+    for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    match = r"draws with matplotlib.*pip install matplotlib"
+    with pytest.raises(ImportError, match=rf"{name}\.from_estimator {match}"):
         EACH[name](VAETransformer())
+    with pytest.raises(ImportError, match=rf"{name}\.plot {match}"):
+        display.plot()

@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-# The grey of the lines between the images of a mosaic.
+# The grey of the lines between the images of a mosaic, and of pixels that are missing.
 _LINES = "0.8"
+
+# One for each category, so that they can be told apart without colours.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+# Entries of a legend above one another, and how many a figure makes room for.
+_MOST_LINES, _MOST_ENTRIES = 20, 40
+
+# Keywords of artists that say the same as others, or do not go with them.
+_CLASHES = {"c": ("color",), "color": ("c",), "norm": ("vmin", "vmax")}
 
 
 def pyplot(caller: str) -> ModuleType:
@@ -23,11 +32,60 @@ def pyplot(caller: str) -> ModuleType:
     return plt
 
 
-def merged(defaults: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keywords of an artist: the user's before ours, also by their short names."""
-    aliases = {"c": "color", "lw": "linewidth", "ls": "linestyle", "ms": "markersize"}
-    given = {aliases.get(name, name): value for name, value in (given or {}).items()}
-    return {**defaults, **given}
+def merged(
+    defaults: Mapping[str, Any], given: Mapping[str, Any] | None, artist: str
+) -> dict[str, Any]:
+    """Keywords of an artist: the user's before ours, under any of their names."""
+    from matplotlib import cbook, collections, image, lines, patches
+
+    kinds = {
+        "bar": patches.Patch,
+        "collection": collections.Collection,
+        "image": image.AxesImage,
+        "line": lines.Line2D,
+    }
+    given = cbook.normalize_kwargs(given, kinds[artist])
+    taken = {other for name in given if given[name] is not None for other in _CLASHES.get(name, ())}
+    defaults = cbook.normalize_kwargs(defaults, kinds[artist])
+    return {**{name: value for name, value in defaults.items() if name not in taken}, **given}
+
+
+def shade(ax: Any, share: float) -> tuple[float, ...]:
+    """A colour between the paper of the axes, 0, and the ink of the style in use, 1."""
+    from matplotlib import rcParams
+    from matplotlib.colors import to_rgb, to_rgba
+
+    faces = (ax.get_facecolor(), rcParams["figure.facecolor"], "white")
+    paper = next(face for face in map(to_rgba, faces) if face[3])  # no face is transparent
+    mixed = share * np.array(to_rgb(rcParams["text.color"])) + (1 - share) * np.array(paper[:3])
+    return tuple(mixed.tolist())
+
+
+def look_of(i: int, colors: Sequence[Any]) -> dict[str, Any]:
+    """Colour and marker of category i: no two of the first hundred share both."""
+    n_colors = len(colors)
+    marker = _MARKERS[(i + i // n_colors) % len(_MARKERS)]
+    return {"color": colors[i % n_colors], "marker": marker}
+
+
+def integer_axis(ax: Any) -> None:
+    """Ticks along x at whole numbers, one of them at least."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def legend_beside(ax: Any, title: str | None = None) -> Any:
+    """A legend right of the axes where a layout makes room for it, else inside."""
+    n_entries = len(ax.get_legend_handles_labels()[1])
+    look = {"title": title, "handletextpad": 0.2, "ncols": max(1, -(-n_entries // _MOST_LINES))}
+    if ax.figure.get_layout_engine() is None:
+        return ax.legend(loc="best", **look)
+    legend = ax.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, **look
+    )
+    legend.set_in_layout(n_entries <= _MOST_ENTRIES)  # or it would take all of the axes' room
+    return legend
 
 
 def single_axes(ax: Any, caller: str, figsize: tuple[float, float] | None = None) -> Any:
@@ -68,8 +126,16 @@ def several_axes(
             "of plt.subplots or a GridSpec can be. Pass one of these, or an array of "
             f"{n_rows * n_columns} axes."
         )
+    if not ax.axison:
+        raise ValueError(
+            f"{caller} divides the axes it is given, and these have been divided before, or "
+            "have no axis. Pass new ones, or ax=display.axes_ to draw into the same panels."
+        )
     ax.set_axis_off()
-    return place.subgridspec(n_rows, n_columns).subplots(squeeze=False, **shared)
+    current = ax.figure.gca()
+    axes: np.ndarray = place.subgridspec(n_rows, n_columns).subplots(squeeze=False, **shared)
+    ax.figure.sca(current)  # the user's, as before
+    return axes
 
 
 def checked_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
@@ -82,7 +148,7 @@ def checked_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | 
             f"image_shape={image_shape!r} must be (height, width), or (height, width, 3) for "
             "images in colour."
         )
-    if int(np.prod(shape)) != n_features:
+    if min(shape) < 1 or int(np.prod(shape)) != n_features:
         raise ValueError(
             f"image_shape={image_shape!r} has {int(np.prod(shape))} pixels, but the rows have "
             f"{n_features} columns. A row has to be one image, line by line."
@@ -110,6 +176,15 @@ def mosaic(rows: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
     return whole
 
 
+def mosaic_size(
+    image_shape: tuple[int, ...], n_rows: int, n_columns: int, side: float
+) -> tuple[float, float]:
+    """Inches (width, height) of a mosaic whose images have the area of squares of that side."""
+    height, width = image_shape[:2]
+    stretch = float(np.clip(np.sqrt(width / height), 0.5, 2))
+    return side * n_columns * stretch, side * n_rows / stretch
+
+
 def centres(n: int, side: int, gap: int) -> np.ndarray:
     """Where the middles of n images are along a mosaic."""
     return gap + (side + gap) * np.arange(n) + (side - 1) / 2
@@ -117,8 +192,19 @@ def centres(n: int, side: int, gap: int) -> np.ndarray:
 
 def limits_of(rows: np.ndarray) -> tuple[float, float]:
     """The range of nearly all values: a few extreme ones would take the contrast from the rest."""
-    low, high = np.percentile(rows, [0.5, 99.5])
+    seen = rows[np.isfinite(rows)]
+    low, high = np.percentile(seen, [0.5, 99.5]) if len(seen) else (0, 1)
     return float(low), float(high)
+
+
+def center_and_scale(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of columns, of the cells that are not missing.
+
+    A column without any, or with one value, has the centre 0 or that value and the scale 1.
+    """
+    seen = np.ma.masked_invalid(rows)
+    center, scale = np.ma.filled(seen.mean(axis=0), 0.0), np.ma.filled(seen.std(axis=0), 1.0)
+    return center, np.where(scale == 0, 1.0, scale)
 
 
 def show_images(
@@ -137,19 +223,22 @@ def show_images(
     image = mosaic(rows, image_shape)
     low, high = limits
     keywords = merged(
-        {"cmap": "gray_r", "vmin": low, "vmax": high, "interpolation": "nearest"}, given
+        {"cmap": "gray_r", "vmin": low, "vmax": high, "interpolation": "nearest"}, given, "image"
     )
     if image.ndim == 3:  # colours have no scale of their own
-        span = (keywords["vmax"] - keywords["vmin"]) or 1.0
-        image = np.clip((image - keywords["vmin"]) / span, 0, 1)
+        low, high = keywords.get("vmin", low), keywords.get("vmax", high)
+        image = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
         image = np.where(np.isnan(image), float(_LINES), image)
-        keywords = {k: v for k, v in keywords.items() if k not in ("cmap", "vmin", "vmax")}
+        of_a_scale = ("cmap", "norm", "vmin", "vmax")
+        keywords = {k: v for k, v in keywords.items() if k not in of_a_scale}
     else:
-        cmap = keywords["cmap"]
-        cmap = colormaps[cmap] if isinstance(cmap, str) else cmap
-        keywords["cmap"] = cmap.with_extremes(bad=_LINES)
+        keywords["cmap"] = colormaps.get_cmap(keywords["cmap"]).with_extremes(bad=_LINES)
     artist = ax.imshow(image, **keywords)
     gap = gap_of(image_shape)
+    side, size = points_of(ax, image.shape)
+    widest = max((width_of(label, size) for label in x_labels), default=0.0)
+    x_labels = _thinned(x_labels, side * (image_shape[1] + gap), widest)
+    y_labels = _thinned(y_labels, side * (image_shape[0] + gap), size)
     ax.set_xticks(centres(len(x_labels), image_shape[1], gap), x_labels)
     ax.set_yticks(centres(len(y_labels), image_shape[0], gap), y_labels)
     ax.tick_params(length=0)
@@ -159,10 +248,59 @@ def show_images(
     return artist
 
 
-def label_middle(axes: Sequence[Any], label: str) -> None:
-    """One label for the y axes of a column of panels."""
-    n = len(axes)
-    axes[n // 2].set_ylabel(label, y=0.5 if n % 2 else 1.0)
+def points_of(ax: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Of an image of that shape: the side of its pixels, and the size of tick labels beside it."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+
+    box = ax.get_window_extent()
+    # As its sides keep their ratio.
+    side = min(box.width / shape[1], box.height / shape[0]) * 72 / ax.figure.dpi
+    return side, FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
+
+
+def width_of(label: str, size: float) -> float:
+    """About how wide a text is, with a gap to the next one, in the unit of its size."""
+    return 0.62 * size * len(label) + 2
+
+
+def _thinned(labels: Sequence[str], room: float, need: float) -> list[str]:
+    """As many of the labels as have room, at equal distances, with the middle one."""
+    step, middle = max(1, int(np.ceil(need / room))), len(labels) // 2
+    return [label if (i - middle) % step == 0 else "" for i, label in enumerate(labels)]
+
+
+def draw_panels(
+    ax: Any,
+    caller: str,
+    titles: Sequence[str],
+    curves: Sequence[Sequence[tuple[np.ndarray, dict[str, Any]]]],
+    names: Sequence[str] | None,
+    unit: str,
+    given: Mapping[str, Any] | None,
+) -> tuple[np.ndarray, list[list[Any]]]:
+    """A panel for each title, with curves over the columns of a table.
+
+    ``curves[i]`` holds for each of them its values ``(n_columns,)`` and its look.
+    """
+    n_panels, n_columns = len(titles), len(curves[0][0][0])
+    names = column_names(names, n_columns)
+    room = 0.3 if _are_short(names) else 0.3 + min(1.5, 0.055 * max(map(len, names)))
+    figsize = (7.5, max(3.0, 0.8 + 1.4 * n_panels) + room)
+    axes = several_axes(ax, caller, n_panels, 1, figsize=figsize, sharex=True, sharey=True)[:, 0]
+    # A line over one column has no length.
+    point = {"marker": "_", "markersize": 16, "markeredgewidth": 2} if n_columns == 1 else {}
+    lines: list[list[Any]] = []
+    for panel, title, those in zip(axes, titles, curves, strict=True):
+        lines.append([])
+        for values, look in those:
+            lines[-1] += panel.plot(values, **merged({**point, **look}, given, "line"))
+        panel.set_title(title, loc="left", fontsize="small", pad=2)
+        panel.grid(axis="x" if are_few(n_columns) else "y", color=shade(panel, 0.07))
+        panel.set_axisbelow(True)
+    _name_columns(axes[-1], names)
+    axes[n_panels // 2].set_ylabel(unit, y=0.5 if n_panels % 2 else 1.0)
+    return axes, lines
 
 
 def are_few(n_columns: int) -> bool:
@@ -170,27 +308,22 @@ def are_few(n_columns: int) -> bool:
     return n_columns <= 32
 
 
-def dress_panel(ax: Any, title: str, n_columns: int) -> None:
-    """Of a panel that has rows of a table as lines."""
-    ax.set_title(title, loc="left", fontsize="small", pad=2)
-    ax.grid(axis="x" if are_few(n_columns) else "y", color="0.93")
-    ax.set_axisbelow(True)
+def column_names(names: Any, n_columns: int) -> np.ndarray:
+    """Of columns, as an array of text; x0, x1, ... where they have none."""
+    if names is None or len(names) != n_columns:
+        names = [f"x{i}" for i in range(n_columns)]
+    return np.array([str(name) for name in names], dtype=object)
 
 
-def names_or_numbers(names: Sequence[str] | None, n_columns: int) -> Sequence[str]:
-    """Of columns; x0, x1, ... where there are no names."""
-    return [f"x{i}" for i in range(n_columns)] if names is None else names
+def _are_short(names: Sequence[str]) -> bool:
+    """Whether names have room side by side, or are not written at all."""
+    return not are_few(len(names)) or max(map(len, names)) * len(names) <= 60
 
 
-def name_columns(ax: Any, names: Sequence[str] | None, n_columns: int) -> None:
+def _name_columns(ax: Any, names: Sequence[str]) -> None:
     """Columns of a table along the x axis: by name, or only by number if they are many."""
-    names = names_or_numbers(names, n_columns)
-    if not are_few(n_columns):
+    if not are_few(len(names)):
         ax.set_xlabel("column")
         return
-    is_short = max(map(len, names)) * len(names) <= 60
-    ax.set_xticks(
-        range(len(names)),
-        list(names),
-        **({} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}),
-    )
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(len(names)), list(names), **({} if _are_short(names) else slanted))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skvae._base import ACTIVE_NATS
-from skvae.plotting._axes import merged, pyplot, single_axes
+from skvae.plotting._axes import integer_axis, merged, pyplot, shade, single_axes
 from skvae.plotting._model import Model, Moments, as_array
 
 
@@ -80,27 +80,26 @@ class ComponentDisplay:
         -------
         display : ComponentDisplay
         """
-        from matplotlib.ticker import MaxNLocator
-
         ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
         self.ax_, self.figure_ = ax, ax.figure
-        is_active = self.kl > self.threshold
-        look = {"color": ["C0" if active else "white" for active in is_active]}
-        look |= {"edgecolor": ["C0" if active else "0.5" for active in is_active]}
-        self.bars_ = ax.bar(np.arange(len(self.kl)), self.kl, **{**look, **(bar_kwargs or {})})
-        look = {"color": "black", "linewidth": 1, "linestyle": ":"}
+        kl = np.asarray(self.kl)
+        is_active = kl > self.threshold
+        look = {"color": ["C0" if active else shade(ax, 0) for active in is_active]}
+        look |= {"edgecolor": ["C0" if active else shade(ax, 0.5) for active in is_active]}
+        self.bars_ = ax.bar(np.arange(len(kl)), kl, **merged(look, bar_kwargs, "bar"))
+        look = {"color": shade(ax, 1), "linewidth": 1, "linestyle": ":"}
         look["label"] = (
-            f"{is_active.sum()} of {len(self.kl)} above {self.threshold:g} nats; "
-            f"{self.kl.sum():.2f} nats in all"
+            f"{is_active.sum()} of {len(kl)} above {self.threshold:g} nats; "
+            f"{kl.sum():.2f} nats in all"
         )
-        self.threshold_ = ax.axhline(self.threshold, **merged(look, threshold_kwargs))
-        ax.set_ylim(0, 1.18 * max(self.kl.max(), self.threshold))  # room for the legend
+        self.threshold_ = ax.axhline(self.threshold, **merged(look, threshold_kwargs, "line"))
+        ax.set_ylim(0, 1.18 * max(kl.max(), self.threshold))  # room for the legend
         if log:
             ax.set_yscale("log")
-            low = min(self.threshold, self.kl[self.kl > 0].min(initial=1))
-            ax.set_ylim(low / 3, 5 * max(self.kl.max(), self.threshold))
+            low = min(self.threshold, kl[kl > 0].min(initial=1))
+            ax.set_ylim(low / 3, 5 * max(kl.max(), self.threshold))
         ax.set(xlabel="component", ylabel="KL[q(z|x) || p(z)] (nats a row)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        integer_axis(ax)
         self.legend_ = ax.legend(loc="best", frameon=False)
         return self
 
@@ -169,7 +168,18 @@ class ComponentDisplay:
         display : ComponentDisplay
         """
         pyplot(f"{cls.__name__}.from_posterior")
-        return cls(kl=_kl(Moments(as_array(mean), as_array(std)))).plot(
+        moments = Moments(as_array(mean), as_array(std))
+        if moments.mean.ndim != 2 or moments.std.shape != moments.mean.shape:
+            raise ValueError(
+                f"mean has the shape {moments.mean.shape} and std {moments.std.shape}; both need "
+                "(n_samples, n_components), as posterior(X) gives them."
+            )
+        if not (np.isfinite(moments.mean).all() and (moments.std > 0).all()):
+            raise ValueError(
+                "means must be finite and standard deviations above 0: a component without any "
+                "spread would tell infinitely many nats."
+            )
+        return cls(kl=_kl(moments)).plot(
             ax=ax, log=log, bar_kwargs=bar_kwargs, threshold_kwargs=threshold_kwargs
         )
 

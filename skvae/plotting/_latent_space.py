@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from skvae.plotting._axes import merged, pyplot, single_axes
-from skvae.plotting._model import Model, Moments, as_array, position_of
+from skvae._frames import is_blank
+from skvae.plotting._axes import legend_beside, look_of, merged, pyplot, shade, single_axes
+from skvae.plotting._model import Function, Model, Moments, as_array
 
 # Whole numbers with more values than this are numbers, with fewer they are labels.
 _MOST_LABELS = 20
 
-# One for each category, so that they can be told apart without colours.
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+# Above this, two whole floats may be one number.
+_MOST_EXACT = 2.0**53
+
+# What is not known of y, among labels and among numbers.
+_MISSING = "missing"
+_GREY = "0.6"
 
 
 class LatentSpaceDisplay:
@@ -36,8 +43,9 @@ class LatentSpaceDisplay:
         Standard deviations of q(z|x).
 
     y : ndarray of shape (n_samples,), default=None
-        What the points are coloured by. Text, booleans and whole numbers of at most 20
-        values are labels; all else are numbers.
+        What the points are coloured by. Text, booleans, whole numbers of at most 20
+        values and all that has ``categories`` are labels; other numbers, dates and
+        durations (in days) have a colour bar. What is missing is grey.
 
     component_names : sequence of 2 str, default=("component 0", "component 1")
         Labels of the axes.
@@ -45,12 +53,16 @@ class LatentSpaceDisplay:
     y_name : str, default=None
         What y is.
 
+    categories : sequence, default=None
+        The labels of y in their order, if that is another than the alphabet's or that of
+        numbers.
+
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     scatters_ : list of PathCollection
-        One for each label in their order, or a single one.
+        One for each label in their order, or a single one; that of missing ones is last.
     spreads_ : list of Collection
         The ellipses or crosses of each of these; empty without.
     legend_ : Legend or None
@@ -83,12 +95,14 @@ class LatentSpaceDisplay:
         y: np.ndarray | None = None,
         component_names: Sequence[str] = ("component 0", "component 1"),
         y_name: str | None = None,
+        categories: Sequence[Any] | None = None,
     ) -> None:
         self.mean = mean
         self.std = std
         self.y = y
         self.component_names = component_names
         self.y_name = y_name
+        self.categories = categories
 
     def plot(
         self,
@@ -115,7 +129,7 @@ class LatentSpaceDisplay:
             Where labels are written: in a legend, or at the median of their points.
         cmap : str or Colormap, default=None
             Of the labels or numbers; None is "tab10" or "tab20" for labels and "viridis"
-            for numbers.
+            for numbers and dates.
         scatter_kwargs : dict, default=None
             For ``Axes.scatter``.
         spread_kwargs : dict, default=None
@@ -135,55 +149,77 @@ class LatentSpaceDisplay:
         self.scatters_, self.spreads_, self.texts_ = [], [], []
         self.legend_ = self.colorbar_ = None
         draw = {"spread": spread, "n_std": n_std, "spread_kwargs": spread_kwargs}
-        if self.y is None:
-            self._add(slice(None), merged({"s": 12, "color": "C0"}, scatter_kwargs), **draw)
-        elif _is_categorical(self.y):
-            self._plot_labels(names, cmap, scatter_kwargs, draw)
+        y = None if self.y is None else _plain(self.y)
+        if y is None:
+            look = {"s": 12, "color": "C0"}
+            self._add(slice(None), merged(look, scatter_kwargs, "collection"), **draw)
+        elif self.categories is not None or _is_categorical(y):
+            self._plot_labels(y, names, cmap, scatter_kwargs, draw)
         else:
-            keywords = {"s": 14, "c": self.y, "cmap": cmap or "viridis", **(scatter_kwargs or {})}
-            self._add(slice(None), keywords, **draw)
-            self.colorbar_ = ax.figure.colorbar(self.scatters_[0], ax=ax, label=self.y_name)
+            self._plot_numbers(y, cmap, scatter_kwargs, draw)
         ax.set(xlabel=self.component_names[0], ylabel=self.component_names[1])
         if is_new:  # both axes have one unit
             ax.set_aspect("equal", adjustable="datalim")
         return self
 
+    def _plot_numbers(
+        self,
+        y: np.ndarray,
+        cmap: Any,
+        scatter_kwargs: Mapping[str, Any] | None,
+        draw: dict[str, Any],
+    ) -> None:
+        from matplotlib import colormaps, dates
+
+        of_dates = {}
+        if y.dtype.kind == "M":
+            y = dates.date2num(y)
+            locator = dates.AutoDateLocator()
+            of_dates = {"ticks": locator, "format": dates.ConciseDateFormatter(locator)}
+        look = {"s": 14, "c": y, "cmap": cmap or "viridis", "plotnonfinite": True}
+        keywords = merged(look, scatter_kwargs, "collection")
+        if "c" in keywords:  # else the user's colours
+            keywords["cmap"] = colormaps.get_cmap(keywords["cmap"]).with_extremes(bad=_GREY)
+        else:
+            del keywords["cmap"], keywords["plotnonfinite"]
+        self._add(slice(None), keywords, **draw)
+        if self.scatters_[0].get_array() is not None:
+            self.colorbar_ = self.ax_.figure.colorbar(
+                self.scatters_[0], ax=self.ax_, label=self.y_name, **of_dates
+            )
+
     def _plot_labels(
         self,
+        y: np.ndarray,
         names: str | None,
         cmap: Any,
         scatter_kwargs: Mapping[str, Any] | None,
         draw: dict[str, Any],
     ) -> None:
-        from matplotlib import colormaps, patheffects
+        from matplotlib import patheffects
 
-        texts = np.array([_text(value) for value in self.y.tolist()])
-        labels = _labels(self.y)
-        if cmap is None:
-            cmap = "tab10" if len(labels) <= 10 else "tab20"
-        cmap = colormaps[cmap] if isinstance(cmap, str) else cmap
-        is_listed = cmap.N <= 256 and hasattr(cmap, "colors") and cmap.N < 64
-        for i, label in enumerate(labels):
-            color = cmap(i % cmap.N if is_listed else i / max(1, len(labels) - 1))
-            marker = _MARKERS[i % len(_MARKERS)]
-            rows = texts == label
-            keywords = {"s": 20, "color": color, "marker": marker, "label": label}
-            keywords |= {"linewidths": 0}
-            self._add(rows, merged(keywords, scatter_kwargs), **draw)
+        codes, labels = _factorised(y, self.categories)
+        colors = _colors(cmap, len(labels))
+        outline = [patheffects.withStroke(linewidth=3, foreground=shade(self.ax_, 0))]
+        for i, label in enumerate([*labels, _MISSING]):
+            rows = codes == i
+            if not rows.any():  # nothing is missing
+                continue
+            look = {"s": 20, **look_of(i, colors)}
+            if i == len(labels):
+                look |= {"s": 40, "color": _GREY, "marker": "."}
+            look |= {"label": label, "linewidth": 0}
+            self._add(rows, merged(look, scatter_kwargs, "collection"), **draw)
             if names == "median":
-                outline = [patheffects.withStroke(linewidth=3, foreground="white")]
-                x, y = np.median(self.mean[rows], axis=0)
+                place = np.median(self.mean[rows], axis=0)
                 self.texts_.append(
                     self.ax_.text(
-                        x, y, label, ha="center", va="center", weight="bold", zorder=5,
+                        *place, label, ha="center", va="center", weight="bold", zorder=5,
                         path_effects=outline,
                     )
                 )  # fmt: skip
         if names == "legend":
-            self.legend_ = self.ax_.legend(
-                title=self.y_name, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0,
-                frameon=False, handletextpad=0.2,
-            )  # fmt: skip
+            self.legend_ = legend_beside(self.ax_, self.y_name)
 
     def _add(
         self,
@@ -217,7 +253,7 @@ class LatentSpaceDisplay:
         X: Any,
         y: Any = None,
         *,
-        components: Sequence[int | str] = (0, 1),
+        components: Sequence[int | str] | None = None,
         condition: Any = None,
         step: str | None = None,
         ax: Any = None,
@@ -237,8 +273,9 @@ class LatentSpaceDisplay:
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             What the points are coloured by; it is not given to the model.
-        components : pair of int or str, default=(0, 1)
-            By position, or by name as in ``get_feature_names_out``.
+        components : pair of int or str, default=None
+            By position, or by name as in ``get_feature_names_out``; None takes the first
+            two, or twice the only one.
         condition : array-like or DataFrame, default=None
             That of a ConditionalVAE; labels are integrated out without.
         step : str, default=None
@@ -252,10 +289,7 @@ class LatentSpaceDisplay:
         """
         pyplot(f"{cls.__name__}.from_estimator")
         model = Model.of(estimator, step)
-        positions = model.positions(components)
-        return cls._of(
-            model.posterior(X, condition), y, positions, model.component_names
-        ).plot(
+        return cls._of(model, model.posterior(X, condition), y, components).plot(
             ax=ax, spread=spread, n_std=n_std, names=names, cmap=cmap,
             scatter_kwargs=scatter_kwargs, spread_kwargs=spread_kwargs,
         )  # fmt: skip
@@ -267,7 +301,7 @@ class LatentSpaceDisplay:
         std: Any = None,
         y: Any = None,
         *,
-        components: Sequence[int] = (0, 1),
+        components: Sequence[int] | None = None,
         ax: Any = None,
         spread: str | None = "ellipse",
         n_std: float = 1.0,
@@ -284,8 +318,8 @@ class LatentSpaceDisplay:
         std : array-like of shape (n_samples, n_components), default=None
         y : array-like of shape (n_samples,), default=None
             What the points are coloured by.
-        components : pair of int, default=(0, 1)
-            Which columns of mean and std.
+        components : pair of int, default=None
+            Which columns of mean and std; None takes the first two, or twice the only one.
         ax, spread, n_std, names, cmap, scatter_kwargs, spread_kwargs
             As in `plot`.
 
@@ -305,28 +339,37 @@ class LatentSpaceDisplay:
         """
         pyplot(f"{cls.__name__}.from_posterior")
         moments = Moments(*(None if part is None else as_array(part) for part in (mean, std)))
+        if moments.mean.ndim != 2:
+            raise ValueError(
+                f"mean has the shape {moments.mean.shape}; it needs (n_samples, n_components)."
+            )
         if moments.std is not None and moments.std.shape != moments.mean.shape:
             raise ValueError(
                 f"std has the shape {moments.std.shape}, but mean has {moments.mean.shape}."
             )
-        every = [f"component {j}" for j in range(moments.mean.shape[1])]
-        positions = [position_of(component, every, "component") for component in components]
-        return cls._of(moments, y, positions, every).plot(
+        source = Function(lambda Z: Z, moments.mean.shape[1])
+        return cls._of(source, moments, y, components).plot(
             ax=ax, spread=spread, n_std=n_std, names=names, cmap=cmap,
             scatter_kwargs=scatter_kwargs, spread_kwargs=spread_kwargs,
         )  # fmt: skip
 
     @classmethod
     def _of(
-        cls, moments: Moments, y: Any, positions: Sequence[int], component_names: Sequence[str]
+        cls,
+        source: Model | Function,
+        moments: Moments,
+        y: Any,
+        components: Sequence[int | str] | None,
     ) -> LatentSpaceDisplay:
+        if components is None:
+            components = (0, min(1, source.n_components - 1))
+        positions = source.positions(components)
         if len(positions) != 2:
             raise ValueError(
                 f"components has {len(positions)} entries; a plane has two. Of a model with one "
                 "component, components=(0, 0) shows it along a diagonal."
             )
-        positions = list(positions)
-        name = getattr(y, "name", None)
+        name, categories = getattr(y, "name", None), _categories(y)
         y = None if y is None else as_array(y)
         if y is not None and y.shape != (len(moments.mean),):
             raise ValueError(
@@ -337,30 +380,94 @@ class LatentSpaceDisplay:
             mean=moments.mean[:, positions],
             std=None if moments.std is None else moments.std[:, positions],
             y=y,
-            component_names=[component_names[j] for j in positions],
+            component_names=[source.component_names[j] for j in positions],
             y_name=None if name is None else str(name),
+            categories=categories,
         )
 
 
+def _categories(y: Any) -> list[Any] | None:
+    """Those that a column of pandas or polars declares, in its order."""
+    found = getattr(getattr(y, "dtype", None), "categories", None)
+    return list(found) if hasattr(found, "__len__") else None
+
+
+def _plain(y: Any) -> np.ndarray:
+    """y as an array; objects that all are numbers, or dates, as these, with NaN or NaT."""
+    y = np.asarray(y)
+    if y.dtype.kind == "m":
+        return np.where(np.isnat(y), np.nan, y / np.timedelta64(1, "D"))
+    if y.dtype.kind != "O":
+        return y
+    is_missing = is_blank(y)
+    known = y[~is_missing].tolist()
+    if known and all(isinstance(value, Real) and not isinstance(value, bool) for value in known):
+        plain, blank = np.empty(len(y)), np.nan
+    elif known and all(isinstance(value, datetime.date) for value in known):
+        known = [_without_zone(value) for value in known]
+        plain, blank = np.empty(len(y), dtype="datetime64[us]"), np.datetime64("NaT")
+    else:
+        return y
+    plain[~is_missing], plain[is_missing] = known, blank
+    return plain
+
+
+def _without_zone(date: datetime.date) -> np.datetime64:
+    if isinstance(date, datetime.datetime) and date.tzinfo is not None:
+        date = date.astimezone(datetime.UTC).replace(tzinfo=None)
+    return np.datetime64(date.isoformat(), "us")
+
+
 def _is_categorical(y: np.ndarray) -> bool:
-    """Labels, as against numbers."""
-    if y.dtype.kind not in "iuf":
+    """Labels, as against numbers and dates."""
+    if y.dtype.kind not in "iufM":
         return True
+    if y.dtype.kind == "M":
+        return False
     values = np.unique(y[np.isfinite(y)])
     return len(values) <= _MOST_LABELS and bool((values == np.round(values)).all())
 
 
-def _labels(y: np.ndarray) -> list[str]:
-    """The different labels as text, in order; without one of their own, in that of the text."""
-    values = {_text(value): value for value in y.tolist()}
-    try:
-        return sorted(values, key=lambda text: values[text])
-    except TypeError:
-        return sorted(values)
+def _factorised(y: np.ndarray, categories: Sequence[Any] | None) -> tuple[np.ndarray, list[str]]:
+    """The label of each row by number, and their texts in order; what is missing comes last.
+
+    Of labels that cannot be compared, the order is that of their texts.
+    """
+    is_missing = is_blank(y)
+    values = (y.astype("datetime64[us]") if y.dtype.kind == "M" else y).tolist()
+    found = {value for value, is_gone in zip(values, is_missing, strict=True) if not is_gone}
+    if categories is not None:
+        labels = [label for label in categories if label in found]
+        labels += sorted(found - set(labels), key=str)
+    else:
+        try:
+            labels = sorted(found)
+        except TypeError:
+            labels = sorted(found, key=str)
+    position = {label: i for i, label in enumerate(labels)}
+    codes = [
+        len(labels) if is_gone else position[value]
+        for value, is_gone in zip(values, is_missing, strict=True)
+    ]
+    return np.array(codes), [_text(label) for label in labels]
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Whole floats without a point."""
+    is_whole = isinstance(value, float) and abs(value) <= _MOST_EXACT and value == int(value)
+    return str(int(value)) if is_whole else str(value)
+
+
+def _colors(cmap: Any, n_labels: int) -> list[Any]:
+    """Those of a list, to be gone through again and again, or as many from a scale."""
+    from matplotlib import colormaps
+
+    if cmap is None:
+        cmap = "tab10" if n_labels <= 10 else "tab20"
+    cmap = colormaps.get_cmap(cmap)
+    if hasattr(cmap, "colors") and cmap.N < 64:
+        return [cmap(i) for i in range(cmap.N)]
+    return [cmap(i / max(1, n_labels - 1)) for i in range(max(1, n_labels))]
 
 
 def _ellipses(
@@ -369,7 +476,8 @@ def _ellipses(
     from matplotlib.collections import EllipseCollection
 
     width, height = 2 * reach.T
-    keywords = merged({"facecolors": colors, "edgecolors": "none", "alpha": 0.12}, given)
+    look = {"facecolor": colors, "edgecolor": "none", "alpha": 0.12}
+    keywords = merged(look, given, "collection")
     return EllipseCollection(
         width, height, np.zeros(len(mean)), units="xy", offsets=mean,
         offset_transform=ax.transData, **{"zorder": 2, **keywords},
@@ -384,5 +492,6 @@ def _crosses(
     steps = np.stack([reach * [1, 0], reach * [0, 1]])  # (2, n_samples, 2)
     arms = np.stack([mean - steps, mean + steps], axis=2).reshape(-1, 2, 2)
     colors = np.concatenate([colors, colors]) if len(colors) == len(mean) else colors
-    keywords = merged({"colors": colors, "linewidths": 0.8, "alpha": 0.4}, given)
+    given = {"color" if name == "colors" else name: value for name, value in (given or {}).items()}
+    keywords = merged({"color": colors, "linewidth": 0.8, "alpha": 0.4}, given, "collection")
     return LineCollection(arms, **{"zorder": 2, **keywords})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae.plotting._axes import merged, pyplot, single_axes
+from skvae.plotting._axes import integer_axis, merged, pyplot, shade, single_axes
 from skvae.plotting._model import Model
 
 
@@ -117,30 +117,28 @@ class LossCurveDisplay:
                 "with early_stopping=True and 20 rows or more, or draw score_type='training'."
             )
         ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
-        from matplotlib.ticker import MaxNLocator
-
         self.ax_, self.figure_ = ax, ax.figure
         self.lines_, self.kept_ = [], None
         curves = []
         if score_type != "validation":
-            look = {"color": "0.55", "linestyle": "--", "label": "training"}
+            look = {"color": shade(ax, 0.45), "linestyle": "--", "label": "training"}
             curves.append((self.training, look))
         if score_type != "training" and self.validation is not None:
             curves.append((self.validation, {"color": "C0", "label": "validation"}))
         for bounds, look in curves:
             epochs = np.arange(1, len(bounds) + 1)
             look = {"marker": "." if len(bounds) == 1 else None, **look}
-            self.lines_ += ax.plot(epochs, bounds, **merged(look, line_kwargs))
+            self.lines_ += ax.plot(epochs, bounds, **merged(look, line_kwargs, "line"))
         if self.kept_epoch is not None and score_type != "training":
             when = f"epoch {self.kept_epoch}" if self.kept_epoch else "the start"
-            look = {"color": "black", "marker": "o", "markersize": 6, "linestyle": "none"}
+            look = {"color": shade(ax, 1), "marker": "o", "markersize": 6, "linestyle": "none"}
             look |= {"label": f"kept: {when}, {self.kept_bound:.2f} nats", "zorder": 3}
             [self.kept_] = ax.plot(
-                [self.kept_epoch], [self.kept_bound], **merged(look, kept_kwargs)
+                [self.kept_epoch], [self.kept_bound], **merged(look, kept_kwargs, "line")
             )
         ax.set(xlabel="epoch", ylabel=f"{self.bound_name} (nats a row)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.grid(axis="y", color="0.9")
+        integer_axis(ax)
+        ax.grid(axis="y", color=shade(ax, 0.1))
         ax.set_axisbelow(True)
         self.legend_ = ax.legend(loc="best", frameon=False)
         return self
@@ -205,8 +203,8 @@ class LossCurveDisplay:
         validation_scores : sequence of n_epochs float, default=()
             The validation bounds, as ``validation_scores_``.
         best_validation_score : float, default=None
-            That of the weights that were kept, as ``best_validation_score_``. Above all of
-            the validation scores it is that of the start. None takes the largest of them.
+            That of the weights that were kept, as ``best_validation_score_``: one of the
+            validation scores, or that of the start above all of them. None takes the largest.
         bound_name : str, default="bound"
             What the bound is.
         ax, score_type, line_kwargs, kept_kwargs
@@ -218,15 +216,29 @@ class LossCurveDisplay:
         """
         pyplot(f"{cls.__name__}.from_scores")
         validation = np.asarray(validation_scores, dtype=np.float64)
-        epoch, best = None, best_validation_score
-        if len(validation):
-            largest = float(validation.max())
-            best = largest if best is None else float(best)
-            epoch = 0 if best > largest else int(validation.argmax()) + 1
+        best = best_validation_score
+        if best is None and np.isfinite(validation).any():
+            best = float(np.nanmax(validation))
         return cls(
             training=-np.asarray(loss_curve, dtype=np.float64),
             validation=validation if len(validation) else None,
-            kept_epoch=epoch,
-            kept_bound=best,
+            kept_epoch=_epoch_of(best, validation),
+            kept_bound=None if best is None else float(best),
             bound_name=bound_name,
         ).plot(ax=ax, score_type=score_type, line_kwargs=line_kwargs, kept_kwargs=kept_kwargs)
+
+
+def _epoch_of(best: float | None, validation: np.ndarray) -> int | None:
+    """The first epoch with the bound that was kept, from 1; 0 if it is above those of all."""
+    if best is None or not np.isfinite(validation).any():
+        return None
+    found = np.flatnonzero(np.isclose(validation, best, rtol=1e-6, atol=0))
+    if len(found):
+        exact = np.flatnonzero(validation == best)
+        return int((exact if len(exact) else found)[0]) + 1
+    if best < np.nanmax(validation):
+        raise ValueError(
+            f"best_validation_score={best:g} is none of validation_scores, nor above all of them, "
+            "as that of the start would be. None takes the largest."
+        )
+    return 0

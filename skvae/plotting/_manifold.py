@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
+from sklearn.utils import check_scalar
 
 from skvae.plotting._axes import (
     centres,
@@ -14,12 +16,14 @@ from skvae.plotting._axes import (
     gap_of,
     limits_of,
     merged,
-    names_or_numbers,
+    mosaic_size,
+    points_of,
     pyplot,
     show_images,
     single_axes,
+    width_of,
 )
-from skvae.plotting._model import Model, as_array, position_of, repeated
+from skvae.plotting._model import Function, Model, position_of, repeated
 
 
 class ManifoldDisplay:
@@ -110,12 +114,14 @@ class ManifoldDisplay:
         -------
         display : ManifoldDisplay
         """
-        ax = single_axes(
-            ax, f"{type(self).__name__}.plot", (6.2, 6.0 if self.feature is None else 5.0)
-        )
-        self.ax_, self.figure_, self.colorbar_ = ax, ax.figure, None
         n_grid = len(self.quantiles)
         image_shape = checked_image_shape(self.image_shape, self.decoded.shape[2])
+        figsize = (6.2, 5.0)
+        if image_shape is not None:
+            width, height = mosaic_size(image_shape, n_grid, n_grid, 5.4 / n_grid)
+            figsize = (0.8 + width, 0.6 + height)
+        ax = single_axes(ax, f"{type(self).__name__}.plot", figsize)
+        self.ax_, self.figure_, self.colorbar_ = ax, ax.figure, None
         if image_shape is not None:
             upwards = self.decoded[::-1]
             limits = limits_of(self.decoded)
@@ -126,13 +132,17 @@ class ManifoldDisplay:
         else:
             values = self.decoded[:, :, self.feature]
             look = {"cmap": "viridis", "origin": "lower", "interpolation": "nearest"}
-            self.image_ = ax.imshow(values, **merged(look, imshow_kwargs))
+            self.image_ = ax.imshow(values, **merged(look, imshow_kwargs, "image"))
             self.colorbar_ = ax.figure.colorbar(
                 self.image_, ax=ax, label=f"E[{self.feature_name} | z]"
             )
             x = y = np.arange(n_grid)
         most = self.quantiles.max()
         ticks = np.array([0.5, 1, 2] if most >= 2 else [0.5, 1, 1.5])
+        side, size = points_of(ax, self.image_.get_array().shape)
+        gap = np.ptp(np.interp(ticks[-2:], self.quantiles, x))
+        if side * gap < width_of("1.5", size):  # or half of -1 and of -1.5
+            ticks = ticks[ticks == 1]
         ticks = ticks[ticks <= most]
         ticks = np.concatenate([-ticks[::-1], [0], ticks])
         ax.set_xticks(np.interp(ticks, self.quantiles, x), [f"{tick:g}" for tick in ticks])
@@ -160,7 +170,7 @@ class ManifoldDisplay:
         ----------
         estimator : VAETransformer, ConditionalVAE or Pipeline
             Fitted. In a Pipeline, what is decoded goes back through the steps before the
-            VAE if all have ``inverse_transform``; otherwise it is shown as the VAE sees it.
+            VAE, from the last, as far as their ``inverse_transform`` can undo them.
         components : pair of int or str, default=(0, 1)
             Along x and y, by position or by name as in ``get_feature_names_out``.
         image_shape : tuple of int, default=None
@@ -181,17 +191,10 @@ class ManifoldDisplay:
         display : ManifoldDisplay
         """
         pyplot(f"{cls.__name__}.from_estimator")
-        model = Model.of(estimator, step)
-        positions = model.positions(components)
-
-        def decode(Z: np.ndarray) -> np.ndarray:
-            return model.decode(Z, repeated(condition, len(Z)))
-
-        names = model.component_names
-        return cls._of(
-            decode, len(names), positions, image_shape, feature, n_grid, model.feature_names,
-            [names[j] for j in positions],
-        ).plot(ax=ax, imshow_kwargs=imshow_kwargs)  # fmt: skip
+        source = Model.of(estimator, step)
+        return cls._of(source, components, image_shape, feature, n_grid, condition).plot(
+            ax=ax, imshow_kwargs=imshow_kwargs
+        )
 
     @classmethod
     def from_decoder(
@@ -236,53 +239,50 @@ class ManifoldDisplay:
         (7, 7, 64)
         """
         pyplot(f"{cls.__name__}.from_decoder")
-        every = [f"component {j}" for j in range(n_components)]
-        positions = [position_of(component, every, "component") for component in components]
-        return cls._of(
-            decode, n_components, positions, image_shape, feature, n_grid,
-            lambda n: np.array(names_or_numbers(None, n), dtype=object),
-            [every[j] for j in positions],
-        ).plot(ax=ax, imshow_kwargs=imshow_kwargs)  # fmt: skip
+        source = Function(decode, n_components)
+        return cls._of(source, components, image_shape, feature, n_grid).plot(
+            ax=ax, imshow_kwargs=imshow_kwargs
+        )
 
     @classmethod
     def _of(
         cls,
-        decode: Callable[[np.ndarray], Any],
-        n_components: int,
-        positions: Sequence[int],
+        source: Model | Function,
+        components: Sequence[int | str],
         image_shape: Sequence[int] | None,
         feature: int | str | None,
         n_grid: int | None,
-        feature_names: Callable[[int], np.ndarray],
-        component_names: Sequence[str],
+        condition: Any = None,
     ) -> ManifoldDisplay:
+        n_components = source.n_components
+        positions = source.positions(components) if n_components > 1 else [0, 0]
         if len(positions) != 2 or positions[0] == positions[1]:
             raise ValueError(
-                f"components are {list(positions)}; the plane needs two different ones. One "
-                "alone is for TraversalDisplay."
+                f"components are {list(components)} of {n_components}; the plane needs two "
+                "different ones. One alone is for TraversalDisplay."
             )
         if (image_shape is None) == (feature is None):
             raise ValueError(
                 "either image_shape=(height, width) or feature=, a column by name or position, "
                 f"says what of x to show; got image_shape={image_shape!r}, feature={feature!r}."
             )
-        n_features = as_array(decode(np.zeros((1, n_components)))).shape[1]
-        image_shape = checked_image_shape(image_shape, n_features)
-        names = feature_names(n_features).tolist()
-        if feature is not None:
-            feature = position_of(feature, names, "feature")
         if n_grid is None:
             n_grid = 15 if feature is None else 40
+        check_scalar(n_grid, "n_grid", Integral, min_val=1)
         quantiles = ndtri((np.arange(n_grid) + 0.5) / n_grid)
         Z = np.zeros((n_grid, n_grid, n_components))
         Z[:, :, positions[0]] = quantiles
         Z[:, :, positions[1]] = quantiles[:, None]
-        decoded = as_array(decode(Z.reshape(-1, n_components))).reshape(n_grid, n_grid, -1)
+        Z = Z.reshape(-1, n_components)
+        decoded = source.decode(Z, repeated(condition, len(Z)))
+        _, [rows], names = source.shown(None, decoded)
+        if feature is not None:
+            feature = position_of(feature, names, "feature")
         return cls(
-            decoded=decoded,
+            decoded=rows.reshape(n_grid, n_grid, -1),
             quantiles=quantiles,
-            image_shape=image_shape,
+            image_shape=checked_image_shape(image_shape, rows.shape[1]),
             feature=feature,
             feature_name=None if feature is None else names[feature],
-            component_names=component_names,
+            component_names=[source.component_names[j] for j in positions],
         )

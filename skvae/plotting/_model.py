@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -10,13 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+)
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import ACTIVE_NATS
 from skvae._conditional import ConditionalVAE
-from skvae._sklearn import from_tensor, to_numpy, to_tensor
+from skvae._sklearn import check_feature_names, check_n_features, from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
-from skvae.plotting._axes import names_or_numbers
+from skvae.plotting._axes import column_names
+
+# What these undo are whole codes: of a mean between two they make one of both, or fail.
+_CODES = (KBinsDiscretizer, OneHotEncoder, OrdinalEncoder)
 
 
 class Moments(NamedTuple):
@@ -26,13 +36,49 @@ class Moments(NamedTuple):
     std: np.ndarray
 
 
+class Shown(NamedTuple):
+    """Rows X and decoded ones alike, as numbers in the same columns and units."""
+
+    X: np.ndarray | None
+    decoded: list[np.ndarray]
+    names: np.ndarray
+
+
+@dataclass(frozen=True)
+class Function:
+    """Any function from z to x as a decoder, asked for the same as a `Model`."""
+
+    function: Callable[[np.ndarray], Any]
+    n_components: int
+
+    @property
+    def component_names(self) -> list[str]:
+        return [f"component {j}" for j in range(self.n_components)]
+
+    @property
+    def active(self) -> list[int]:
+        return list(range(self.n_components))
+
+    def positions(self, components: Sequence[int | str]) -> list[int]:
+        return [position_of(each, self.component_names, "component") for each in components]
+
+    def decode(self, Z: np.ndarray, condition: None = None) -> np.ndarray:
+        return as_array(self.function(Z))
+
+    def draws(self, n_samples: int, condition: None = None) -> list[Any]:
+        return []
+
+    def shown(self, X: None, *decoded: np.ndarray) -> Shown:
+        return Shown(X, list(decoded), column_names(None, decoded[0].shape[1]))
+
+
 @dataclass(frozen=True)
 class Model:
     """Asks nothing of the estimator but its public methods.
 
-    Steps before it are applied to X, and undone where all of them can be
-    (``inverse_transform``); else rows are shown as the VAE sees them. Shown are columns of
-    numbers: neither a condition nor categories.
+    Steps before it are applied to X. What is decoded goes back through them, from the
+    last to the first, as far as they can undo it (`shown`). Shown are columns of numbers:
+    neither a condition nor categories.
     """
 
     vae: VAETransformer | ConditionalVAE
@@ -53,6 +99,10 @@ class Model:
         return to_numpy(self.vae.kl_per_component_)
 
     @property
+    def n_components(self) -> int:
+        return len(self.kl)
+
+    @property
     def component_names(self) -> list[str]:
         """With the nats that each tells."""
         return [f"component {j} ({nats:.2f} nats)" for j, nats in enumerate(self.kl)]
@@ -71,62 +121,75 @@ class Model:
 
     def posterior(self, X: Any, condition: Any = None) -> Moments:
         """Of q(z|x) for rows in the user's units."""
-        found = self.vae.posterior(self._enter(X), **self._given(condition))
-        return Moments(to_numpy(found.mean), to_numpy(found.std))
+        return self._moments(self._enter(X), condition)
 
     def encode(self, X: Any, condition: Any = None) -> tuple[Moments, Any]:
         """The same, and the condition of each row: labels that are unknown are the likeliest."""
+        entered = self._enter(X)
         if condition is None and isinstance(self.vae, ConditionalVAE):
-            entered = self._enter(X)
             if self.vae.condition_columns is not None:
                 columns = _columns(entered, self.vae.condition_columns)
-                return self.posterior(X), columns
+                return self._moments(entered), columns
             likeliest = to_numpy(self.vae.condition_proba(entered)).argmax(axis=1)
             condition = [self.vae.combinations_[m] for m in likeliest]
-        return self.posterior(X, condition), condition
+        return self._moments(entered, condition), condition
 
     def decode(
         self, Z: np.ndarray, condition: Any = None, *, mean: bool = True, random_state: Any = None
-    ) -> np.ndarray:
-        """E[x|z], or a draw from p(x|z), ``(n_rows, n_shown)``."""
+    ) -> Any:
+        """E[x|z], or a draw from p(x|z), as the VAE gives it: a table for `shown`."""
         given = self._given(condition)
         # As an array of the kind that the model was fitted with.
         Z = from_tensor(to_tensor(np.asarray(Z, dtype=np.float64)), self.vae.kl_per_component_)
-        x = self.vae.inverse_transform(Z, mean=mean, random_state=random_state, **given)
-        return self._leave(x)
+        return self.vae.inverse_transform(Z, mean=mean, random_state=random_state, **given)
 
     def sample(
         self, n_samples: int, condition: Any = None, *, mean: bool = False, random_state: Any = None
-    ) -> np.ndarray:
-        """x ~ p(x), or the mean at the same z, ``(n_samples, n_shown)``."""
+    ) -> Any:
+        """x ~ p(x), or the mean at the same z, as the VAE gives it: a table for `shown`."""
         given = self._given(condition)
-        x = self.vae.sample(n_samples, mean=mean, random_state=random_state, **given)
-        return self._leave(x)
+        return self.vae.sample(n_samples, mean=mean, random_state=random_state, **given)
 
-    def shown(self, X: Any) -> np.ndarray:
-        """Rows of X in the columns and units of `decode`, ``(n_samples, n_shown)``."""
-        return self._modelled(X if self._is_undone else self._enter(X))
+    def draws(self, n_samples: int, condition: Any = None) -> list[Any]:
+        """One table of draws, always the same."""
+        return [self.sample(n_samples, condition, random_state=0)]
 
-    def feature_names(self, n_shown: int) -> np.ndarray:
-        """Names of the columns of `decode`; x0, x1, ... where there are none."""
-        owner = self.before if self.before is not None and self._is_undone else self.vae
-        names = getattr(owner, "feature_names_in_", None)
-        shown = self._shown
-        n_columns = n_shown if shown is None else self.vae.n_features_in_
-        names = np.array(names_or_numbers(names, n_columns), dtype=object)
-        return names if shown is None else names[shown]
+    def shown(self, X: Any, *decoded: Any) -> Shown:
+        """Rows of X (or None) and decoded ones in the same columns and units.
+
+        Steps before the VAE are undone one by one, from the last, and X only goes through
+        those that are left: none where all can be undone, which gives the user's own units.
+        A step is left with those before it if it has no inverse, or if that fails for any
+        of these very rows.
+        """
+        levels = [[self._modelled(x) for x in decoded]]
+        for step in reversed(self._steps if self._picked is None else []):
+            undone = _undone(step, levels[-1])
+            if undone is None:
+                break
+            levels.append(undone)
+        while True:
+            n_left = len(self._steps) + 1 - len(levels)
+            rows = None if X is None else self._rows(X, n_left)
+            n_columns = levels[-1][0].shape[1]
+            is_alike = X is None or (rows is not None and rows.shape[1] == n_columns)
+            if is_alike or len(levels) == 1:
+                return Shown(rows, levels[-1], self._names(n_left, n_columns))
+            levels.pop()  # X is no table of the same columns there: text, for instance
 
     # ------------------------------------------------------------- in and out of it
 
     @property
-    def _is_undone(self) -> bool:
-        """Whether what is decoded can be given in the units of the first step's X."""
-        if self.before is None:
-            return True
-        return hasattr(self.before, "inverse_transform") and self._shown is None
+    def _steps(self) -> list[Any]:
+        return [] if self.before is None else [step for _, step in self.before.steps]
 
     @property
-    def _shown(self) -> list[int] | None:
+    def _first(self) -> Any:
+        """What has been fitted to the user's own X."""
+        return next(step for step in [*self._steps, self.vae] if not _is_nothing(step))
+
+    @property
+    def _picked(self) -> list[int] | None:
         """Positions of the columns that are shown; None where all are."""
         n_columns, columns = self.vae.n_features_in_, getattr(self.vae, "condition_columns", None)
         names = list(getattr(self.vae, "feature_names_in_", ()))
@@ -145,15 +208,35 @@ class Model:
     def _enter(self, X: Any) -> Any:
         return X if self.before is None else self.before.transform(X)
 
-    def _leave(self, x: Any) -> np.ndarray:
-        if self.before is not None and self._is_undone:
-            x = self.before.inverse_transform(as_array(x))
-        return self._modelled(x)
+    def _moments(self, entered: Any, condition: Any = None) -> Moments:
+        found = self.vae.posterior(entered, **self._given(condition))
+        return Moments(to_numpy(found.mean), to_numpy(found.std))
 
     def _modelled(self, x: Any) -> np.ndarray:
         """The columns that are shown, as numbers."""
         x = as_array(x)
-        return (x if self._shown is None else x[:, self._shown]).astype(np.float64)
+        return (x if self._picked is None else x[:, self._picked]).astype(np.float64)
+
+    def _rows(self, X: Any, n_left: int) -> np.ndarray | None:
+        """X through the first n_left steps; None where that is no table of numbers."""
+        if n_left == 0:
+            check_feature_names(self._first, X, reset=False)
+            check_n_features(self._first, X, reset=False)
+        entered = self.before[:n_left].transform(X) if n_left else X
+        return self._modelled(entered) if n_left == len(self._steps) else _numbers(entered)
+
+    def _names(self, n_left: int, n_columns: int) -> np.ndarray:
+        """Of the columns behind the first n_left steps that are shown."""
+        is_seen, names = n_left == len(self._steps), None  # by the VAE itself
+        if is_seen or n_left == 0:
+            names = getattr(self.vae if is_seen else self._first, "feature_names_in_", None)
+        if names is None and n_left:
+            with suppress(AttributeError, ValueError):  # not all steps know
+                names = self.before[:n_left].get_feature_names_out()
+        picked = self._picked
+        if picked is None or not is_seen:
+            return column_names(names, n_columns)
+        return column_names(names, self.vae.n_features_in_)[picked]
 
     def _given(self, condition: Any) -> dict[str, Any]:
         if condition is None:
@@ -197,6 +280,46 @@ def _found(estimator: Any, step: str | None) -> Model:
     return Model(estimator.steps[place][1], estimator[:place] if place else None)
 
 
+def _is_nothing(step: Any) -> bool:
+    """A step of a Pipeline that leaves X as it is."""
+    return step is None or isinstance(step, str)
+
+
+def _can_undo(step: Any) -> bool:
+    if isinstance(step, Pipeline):
+        return all(_is_nothing(each) or _can_undo(each) for _, each in step.steps)
+    if isinstance(step, FunctionTransformer):  # without the inverse it gives back what it gets
+        return step.func is None or step.inverse_func is not None
+    return hasattr(step, "inverse_transform") and not isinstance(step, _CODES)
+
+
+def _undone(step: Any, tables: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """The tables before a step; None where it cannot take all of them back."""
+    if _is_nothing(step):
+        return list(tables)
+    if not _can_undo(step):
+        return None
+    undone = []
+    for table in tables:
+        try:
+            x = _numbers(step.inverse_transform(table))
+        except Exception:  # of any kind: the inverse is for rows that the step has made
+            return None
+        if x is None or len(x) != len(table):
+            return None
+        undone.append(x)
+    return undone
+
+
+def _numbers(x: Any) -> np.ndarray | None:
+    """A table ``(n_rows, n_columns)`` of numbers; None where it is none."""
+    x = as_array(x)
+    try:
+        return x.astype(np.float64) if x.ndim == 2 else None
+    except (TypeError, ValueError):
+        return None
+
+
 def as_array(values: Any) -> np.ndarray:
     """Any table or column as numpy."""
     if issparse(values):
@@ -210,6 +333,7 @@ def first_rows(values: Any, n_rows: int) -> Any:
     """Of a table or column of any kind, which may be None."""
     if values is None:
         return None
+    values = values.tocsr() if issparse(values) else values
     return values.iloc[:n_rows] if hasattr(values, "iloc") else values[:n_rows]
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, check_scalar
 
 from skvae.plotting._axes import (
     are_few,
+    center_and_scale,
     checked_image_shape,
-    dress_panel,
-    label_middle,
+    column_names,
+    draw_panels,
     limits_of,
-    merged,
-    name_columns,
+    mosaic_size,
     pyplot,
-    several_axes,
     show_images,
     single_axes,
 )
@@ -127,57 +127,57 @@ class ReconstructionDisplay:
         display : ReconstructionDisplay
         """
         caller = f"{type(self).__name__}.plot"
+        ink = pyplot(caller).rcParams["text.color"]
         self.image_, self.lines_, self.legend_ = None, [], None
         image_shape = checked_image_shape(self.image_shape, self.X.shape[1])
         parts = [part for part in (self.X, self.mean, self.draw) if part is not None]
-        n_rows = len(self.X)
         if image_shape is not None:
-            ax = single_axes(ax, caller, (1.5 + 0.8 * n_rows, 0.2 + 0.8 * len(parts)))
+            width, height = mosaic_size(image_shape, len(parts), len(self.X), 0.8)
+            ax = single_axes(ax, caller, (1.5 + width, 0.2 + height))
             self.image_ = show_images(
                 ax, np.stack(parts), image_shape, limits_of(self.X), imshow_kwargs,
                 y_labels=_TITLES[: len(parts)],
             )  # fmt: skip
             self.axes_ = np.array([ax], dtype=object)
         else:
-            axes = several_axes(
-                ax, caller, n_rows, 1, figsize=(7.5, 1.2 + 1.4 * n_rows), sharex=True, sharey=True
-            )
-            self.axes_ = axes[:, 0]
-            self._plot_lines(parts, line_kwargs)
+            unit = "value" if self.scale is None else "standard deviations\nfrom the mean"
+            self.axes_, self.lines_ = draw_panels(
+                ax, caller, [f"row {i}" for i in range(len(self.X))], self._curves(parts, ink),
+                self.feature_names, unit, line_kwargs,
+            )  # fmt: skip
+            # In its middle, and above the title of the panel.
+            self.legend_ = self.axes_[0].legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False,
+                borderaxespad=1.6,
+            )  # fmt: skip
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
         return self
 
-    def _plot_lines(
-        self, parts: Sequence[np.ndarray], line_kwargs: Mapping[str, Any] | None
-    ) -> None:
-        n_features = self.X.shape[1]
+    def _curves(
+        self, parts: Sequence[np.ndarray], ink: Any
+    ) -> list[list[tuple[np.ndarray, dict[str, Any]]]]:
+        """Of each row: data, mean and draw in the units of the picture, and how they look."""
         center = 0.0 if self.center is None else self.center
         scale = 1.0 if self.scale is None else self.scale
         looks = (
-            {"color": "black", "linestyle": "none", "marker": "o", "markersize": 4.5},
+            {"color": ink, "linestyle": "none", "marker": "o", "markersize": 4.5},
             {"color": "C0", "linestyle": "-", "linewidth": 1.8},
             {"color": "C1", "linestyle": "none", "marker": "x", "markersize": 5},
         )
-        if not are_few(n_features):  # points would hide each other
+        if not are_few(self.X.shape[1]):  # points would hide each other
             looks = (
-                {"color": "black", "linewidth": 1.2},
+                {"color": ink, "linewidth": 1.2},
                 {"color": "C0", "linewidth": 1.8},
                 {"color": "C1", "linewidth": 0.8, "zorder": 1},
             )
-        for i, panel in enumerate(self.axes_):
-            lines = []
-            for part, title, look in zip(parts, _TITLES, looks, strict=False):
-                values = (part[i] - center) / scale
-                lines += panel.plot(values, **merged({**look, "label": title}, line_kwargs))
-            self.lines_.append(lines)
-            dress_panel(panel, f"row {i}", n_features)
-        name_columns(self.axes_[-1], self.feature_names, n_features)
-        unit = "value" if self.scale is None else "standard deviations\nfrom the mean"
-        label_middle(self.axes_, unit)
-        self.legend_ = self.axes_[0].legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0
-        )
+        return [
+            [
+                ((part[i] - center) / scale, {**look, "label": title})
+                for part, title, look in zip(parts, _TITLES, looks, strict=False)
+            ]
+            for i in range(len(self.X))
+        ]
 
     @classmethod
     def from_estimator(
@@ -201,8 +201,9 @@ class ReconstructionDisplay:
         ----------
         estimator : VAETransformer, ConditionalVAE or Pipeline
             Fitted. In a Pipeline, X goes through the steps before the VAE, and what is
-            decoded goes back through their ``inverse_transform`` if all have one (a mean
-            stays a mean if they are linear); otherwise all is shown as the VAE sees it.
+            decoded goes back through their ``inverse_transform``, from the last, as far as
+            that can be done (a mean stays a mean if they are linear); all is shown as it is
+            there.
         X : array-like of shape (n_samples, n_features)
         n_rows : int, default=None
             The first rows of X that are shown; None is ten images, or else three rows.
@@ -228,22 +229,25 @@ class ReconstructionDisplay:
         pyplot(f"{cls.__name__}.from_estimator")
         model = Model.of(estimator, step)
         check_consistent_length(X, condition)
-        rows = model.shown(X)
-        shape = checked_image_shape(image_shape, rows.shape[1])
         if n_rows is None:
-            n_rows = 3 if shape is None else 10
-        X, condition = first_rows(X, n_rows), first_rows(condition, n_rows)
-        moments, condition = model.encode(X, condition)
+            n_rows = 3 if image_shape is None else 10
+        check_scalar(n_rows, "n_rows", Integral, min_val=1)
+        moments, condition = model.encode(first_rows(X, n_rows), first_rows(condition, n_rows))
+        rows, (mean, draw), names = model.shown(
+            X,
+            model.decode(moments.mean, condition),
+            model.decode(moments.mean, condition, mean=False, random_state=random_state),
+        )
+        shape = checked_image_shape(image_shape, rows.shape[1])
         center = scale = None
         if standardise and shape is None:
-            center, scale = rows.mean(axis=0), rows.std(axis=0)
-            scale[scale == 0] = 1
+            center, scale = center_and_scale(rows)
         return cls(
             X=rows[:n_rows],
-            mean=model.decode(moments.mean, condition),
-            draw=model.decode(moments.mean, condition, mean=False, random_state=random_state),
+            mean=mean,
+            draw=draw,
             image_shape=shape,
-            feature_names=model.feature_names(rows.shape[1]),
+            feature_names=names,
             center=center,
             scale=scale,
         ).plot(ax=ax, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
@@ -277,8 +281,10 @@ class ReconstructionDisplay:
         display : ReconstructionDisplay
         """
         pyplot(f"{cls.__name__}.from_arrays")
-        names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+        names = getattr(X, "columns", None)
         X, mean, draw = (None if part is None else as_array(part) for part in (X, mean, draw))
+        if X.ndim != 2:
+            raise ValueError(f"X has the shape {X.shape}; it needs (n_rows, n_features).")
         for name, part in {"mean": mean, "draw": draw}.items():
             if part is not None and part.shape != X.shape:
                 raise ValueError(f"{name} has the shape {part.shape}, but X has {X.shape}.")
@@ -287,5 +293,5 @@ class ReconstructionDisplay:
             mean=mean,
             draw=draw,
             image_shape=checked_image_shape(image_shape, X.shape[1]),
-            feature_names=names,
+            feature_names=None if names is None else column_names(names, X.shape[1]),
         ).plot(ax=ax, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from numbers import Integral
 from typing import Any
 
@@ -12,11 +13,15 @@ from sklearn.utils import check_random_state
 from skvae._conditional import ConditionalVAE
 from skvae.plotting._axes import (
     checked_image_shape,
+    column_names,
+    legend_beside,
     limits_of,
+    look_of,
     merged,
-    names_or_numbers,
+    mosaic_size,
     pyplot,
     several_axes,
+    shade,
     show_images,
 )
 from skvae.plotting._model import Model, as_array, position_of
@@ -26,7 +31,8 @@ _TITLES = (r"samples $x \sim p(x\,|\,%s)$", r"means $\mathrm{E}[x\,|\,%s]$")
 # Lines of the picture where the user does not say which conditions to show.
 _MOST_CONDITIONS = 10
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+# Of histograms, if values are no whole numbers in a small range.
+_MOST_BINS = 50
 
 
 class SampleDisplay:
@@ -34,7 +40,8 @@ class SampleDisplay:
 
     What the model takes for the data's noise is in the samples alone: they are what to
     compare with data. Images stand in a line for each condition; of other rows two
-    columns are shown, with data behind them if there are any.
+    columns are shown as points, or one as histograms, with data behind them if there are
+    any.
 
     Use `from_estimator` or `from_arrays`; all parameters are kept as attributes.
 
@@ -55,8 +62,9 @@ class SampleDisplay:
     image_shape : tuple of int, default=None
         (height, width) or (height, width, 3) of the image that a row is.
 
-    features : pair of int, default=(0, 1)
-        The two columns that are shown, where rows are no images.
+    features : sequence of 1 or 2 int, default=None
+        The columns that are shown, where rows are no images; None is the first two, or
+        the only one.
 
     feature_names : ndarray of shape (n_features,), default=None
         Names of the columns.
@@ -71,6 +79,8 @@ class SampleDisplay:
     images_ : list of AxesImage
     scatters_ : list of PathCollection
         Those of the samples, then those of the means, in the order of the conditions.
+    histograms_ : list of StepPatch
+        The same where one column is shown.
     legend_ : Legend or None
 
     See Also
@@ -97,7 +107,7 @@ class SampleDisplay:
         X: np.ndarray | None = None,
         condition_names: Sequence[str] | None = None,
         image_shape: Sequence[int] | None = None,
-        features: Sequence[int] = (0, 1),
+        features: Sequence[int] | None = None,
         feature_names: Sequence[str] | None = None,
     ) -> None:
         self.samples = samples
@@ -114,6 +124,7 @@ class SampleDisplay:
         *,
         imshow_kwargs: Mapping[str, Any] | None = None,
         scatter_kwargs: Mapping[str, Any] | None = None,
+        stairs_kwargs: Mapping[str, Any] | None = None,
     ) -> SampleDisplay:
         """Draw samples and means.
 
@@ -125,6 +136,8 @@ class SampleDisplay:
             For ``Axes.imshow``.
         scatter_kwargs : dict, default=None
             For ``Axes.scatter`` of samples and means.
+        stairs_kwargs : dict, default=None
+            For ``Axes.stairs`` of their histograms.
 
         Returns
         -------
@@ -133,24 +146,35 @@ class SampleDisplay:
         image_shape = checked_image_shape(self.image_shape, self.samples.shape[2])
         pictures = [self._lines(part) for part in (self.samples, self.means)]
         n_lines, n_columns = pictures[0].shape[:2]
+        features = _positions(self.features, range(self.samples.shape[2]))
         figsize = (9.0, 4.6)
+        shared = {"sharex": True, "sharey": len(features) == 2}
         if image_shape is not None:
-            figsize = (1.4 + 1.1 * n_columns, 0.6 + 0.55 * n_lines)
-        shared = {} if image_shape is not None else {"sharex": True, "sharey": True}
+            width, height = mosaic_size(image_shape, n_lines, n_columns, 0.55)
+            names = self.condition_names or ()
+            # Room for the names of lines and for the titles of both.
+            room = 0.6 + 0.08 * max(map(len, names), default=0)
+            figsize = (room + 2 * max(width, 1.8), 0.6 + height)
+            shared = {}
         axes = several_axes(ax, f"{type(self).__name__}.plot", 1, 2, figsize=figsize, **shared)
         self.axes_ = axes[0]
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
-        self.images_, self.scatters_, self.legend_ = [], [], None
+        self.images_, self.scatters_, self.histograms_, self.legend_ = [], [], [], None
         for panel, title in zip(self.axes_, _TITLES, strict=True):
             panel.set_title(title % ("z" if self.condition_names is None else "z, c"))
         if image_shape is None:
-            self._scatter(scatter_kwargs)
+            if len(features) == 2:
+                self._scatter(features, scatter_kwargs)
+            else:
+                self._stairs(features[0], stairs_kwargs)
+            if self.X is not None or self.condition_names is not None:
+                self.legend_ = legend_beside(self.axes_[1])
             return self
         # The means' range: noise beyond it would take the contrast from both.
         limits = limits_of(self.means)
-        names = [()] * 2 if self.condition_names is None else [self.condition_names, ()]
-        for panel, rows, labels in zip(self.axes_, pictures, names, strict=True):
+        beside = [()] * 2 if self.condition_names is None else [self.condition_names, ()]
+        for panel, rows, labels in zip(self.axes_, pictures, beside, strict=True):
             self.images_.append(
                 show_images(panel, rows, image_shape, limits, imshow_kwargs, y_labels=labels)
             )
@@ -164,27 +188,47 @@ class SampleDisplay:
         height = rows.shape[1] // width
         return rows[0, : width * height].reshape(height, width, -1)
 
-    def _scatter(self, scatter_kwargs: Mapping[str, Any] | None) -> None:
-        i, j = self.features
-        names = names_or_numbers(self.feature_names, self.samples.shape[2])
+    def _looks(self) -> list[dict[str, Any]]:
+        """Colour, marker and label of each condition."""
+        from matplotlib import rcParams
+
+        colors = [f"C{k}" for k in range(len(rcParams["axes.prop_cycle"]))]
+        labels = ["model"] if self.condition_names is None else self.condition_names
+        return [look_of(k, colors) | {"label": label} for k, label in enumerate(labels)]
+
+    def _scatter(self, features: Sequence[int], scatter_kwargs: Mapping[str, Any] | None) -> None:
+        i, j = features
+        names = column_names(self.feature_names, self.samples.shape[2])
         for panel, part in zip(self.axes_, (self.samples, self.means), strict=True):
             if self.X is not None:
-                look = {"s": 10, "color": "0.8", "label": "data", "zorder": 1}
+                look = {"s": 10, "color": shade(panel, 0.2), "label": "data", "zorder": 1}
                 panel.scatter(self.X[:, i], self.X[:, j], **look)
-            for k, rows in enumerate(part):
-                look = {"s": 12, "color": f"C{k % 10}", "marker": _MARKERS[k % len(_MARKERS)]}
-                look |= {"linewidths": 0.3, "edgecolors": "white", "zorder": 2}
-                look["label"] = "model" if self.condition_names is None else self.condition_names[k]
-                self.scatters_.append(
-                    panel.scatter(rows[:, i], rows[:, j], **merged(look, scatter_kwargs))
-                )
+            for rows, look in zip(part, self._looks(), strict=True):
+                look |= {"s": 12, "linewidth": 0.3, "edgecolor": shade(panel, 0), "zorder": 2}
+                keywords = merged(look, scatter_kwargs, "collection")
+                self.scatters_.append(panel.scatter(rows[:, i], rows[:, j], **keywords))
             panel.set_xlabel(names[i])
         self.ax_.set_ylabel(names[j])
-        if self.X is not None or self.condition_names is not None:
-            self.legend_ = self.axes_[1].legend(
-                loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
-                handletextpad=0.2,
-            )  # fmt: skip
+
+    def _stairs(self, feature: int, stairs_kwargs: Mapping[str, Any] | None) -> None:
+        """Histograms over the same bins: data filled, each condition an outline."""
+        parts = [part[:, :, feature] for part in (self.samples, self.means)]
+        data = np.empty(0) if self.X is None else self.X[:, feature]
+        data = data[np.isfinite(data)]
+        bins = _bins(np.concatenate([data, parts[0].ravel()]), parts[1].ravel())
+        for panel, part in zip(self.axes_, parts, strict=True):
+            if len(data):
+                look = {"color": shade(panel, 0.2), "label": "data", "zorder": 1}
+                panel.stairs(*np.histogram(data, bins, density=True), fill=True, **look)
+            styles = cycle(["-", "--", ":", "-."])
+            for values, look, style in zip(part, self._looks(), styles, strict=False):
+                del look["marker"]
+                look |= {"linewidth": 1.5, "linestyle": style, "zorder": 2}
+                heights, _ = np.histogram(values, bins, density=True)
+                keywords = merged(look, stairs_kwargs, "bar")
+                self.histograms_.append(panel.stairs(heights, bins, **keywords))
+            panel.set_xlabel(column_names(self.feature_names, self.samples.shape[2])[feature])
+        self.ax_.set_ylabel("density")
 
     @classmethod
     def from_estimator(
@@ -195,38 +239,41 @@ class SampleDisplay:
         n_samples: int | None = None,
         condition: Any = None,
         image_shape: Sequence[int] | None = None,
-        features: Sequence[int | str] = (0, 1),
+        features: Sequence[int | str] | int | str | None = None,
         random_state: int | np.random.RandomState | None = None,
         step: str | None = None,
         ax: Any = None,
         imshow_kwargs: Mapping[str, Any] | None = None,
         scatter_kwargs: Mapping[str, Any] | None = None,
+        stairs_kwargs: Mapping[str, Any] | None = None,
     ) -> SampleDisplay:
         """Draw from the model.
 
         Parameters
         ----------
         estimator : VAETransformer, ConditionalVAE or Pipeline
-            Fitted. In a Pipeline, samples go back through the steps before the VAE if all
-            have ``inverse_transform`` (a mean stays a mean if they are linear); otherwise
-            they are shown as the VAE sees them.
+            Fitted. In a Pipeline, samples go back through the steps before the VAE, from
+            the last, as far as their ``inverse_transform`` can undo them (a mean stays a
+            mean if they are linear).
         X : array-like of shape (n_samples, n_features), default=None
-            Data to show behind the samples, where rows are no images.
+            Data to show behind the samples, where rows are no images: with the columns of
+            the fit.
         n_samples : int, default=None
             For each condition; None is 6 images of each, or 36 without conditions, and
             otherwise 500 rows in all.
         condition : sequence of labels, numbers or tuples, default=None
-            Of a ConditionalVAE, one line for each; None takes the labels of the fit, ten
-            at most.
+            Of a ConditionalVAE, one line for each, or a single one; None takes the labels
+            of the fit, ten at most.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, 3), where a row is an image.
-        features : pair of int or str, default=(0, 1)
-            The columns to show otherwise, by position or name.
+        features : int, str or sequence of 1 or 2 of them, default=None
+            The columns to show otherwise, by position or name: two as points, one as
+            histograms. None takes the first two, or the only one.
         random_state : int, RandomState instance or None, default=None
             None uses the estimator's own.
         step : str, default=None
             Which step of a Pipeline; None is the last that is a VAE.
-        ax, imshow_kwargs, scatter_kwargs
+        ax, imshow_kwargs, scatter_kwargs, stairs_kwargs
             As in `plot`.
 
         Returns
@@ -248,23 +295,24 @@ class SampleDisplay:
         n_rows = n_samples * len(conditions)
         # One seed: the same z for both.
         seed = _seed(random_state, model.vae)
-        samples, means = (
+        drawn = [
             model.sample(n_rows, repeated, mean=mean, random_state=seed) for mean in (False, True)
-        )
+        ]
+        rows, (samples, means), names = model.shown(X, *drawn)
         n_features = samples.shape[1]
-        names = model.feature_names(n_features)
-        if image_shape is None:
-            features = [position_of(feature, names.tolist(), "feature") for feature in features]
         shape = len(conditions), n_samples, n_features
         return cls(
             samples=samples.reshape(shape),
             means=means.reshape(shape),
-            X=None if X is None else model.shown(X),
+            X=rows,
             condition_names=None if condition is None else [_name(each) for each in conditions],
             image_shape=checked_image_shape(image_shape, n_features),
-            features=features,
+            features=_positions(features, names) if image_shape is None else None,
             feature_names=names,
-        ).plot(ax=ax, imshow_kwargs=imshow_kwargs, scatter_kwargs=scatter_kwargs)
+        ).plot(
+            ax=ax, imshow_kwargs=imshow_kwargs, scatter_kwargs=scatter_kwargs,
+            stairs_kwargs=stairs_kwargs,
+        )  # fmt: skip
 
     @classmethod
     def from_arrays(
@@ -274,10 +322,11 @@ class SampleDisplay:
         X: Any = None,
         *,
         image_shape: Sequence[int] | None = None,
-        features: Sequence[int] = (0, 1),
+        features: Sequence[int | str] | int | str | None = None,
         ax: Any = None,
         imshow_kwargs: Mapping[str, Any] | None = None,
         scatter_kwargs: Mapping[str, Any] | None = None,
+        stairs_kwargs: Mapping[str, Any] | None = None,
     ) -> SampleDisplay:
         """Show what any model has drawn.
 
@@ -288,9 +337,9 @@ class SampleDisplay:
             Data to show behind them, where rows are no images.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, 3), where a row is an image.
-        features : pair of int, default=(0, 1)
-            The columns to show otherwise.
-        ax, imshow_kwargs, scatter_kwargs
+        features : int, str or sequence of 1 or 2 of them, default=None
+            The columns to show otherwise, as in `from_estimator`.
+        ax, imshow_kwargs, scatter_kwargs, stairs_kwargs
             As in `plot`.
 
         Returns
@@ -298,23 +347,59 @@ class SampleDisplay:
         display : SampleDisplay
         """
         pyplot(f"{cls.__name__}.from_arrays")
-        names = [str(name) for name in samples.columns] if hasattr(samples, "columns") else None
+        names = getattr(samples, "columns", None)
         samples, means = as_array(samples), as_array(means)
+        X = None if X is None else as_array(X)
         if samples.shape != means.shape:
             raise ValueError(f"means has the shape {means.shape}, but samples has {samples.shape}.")
-        every = names_or_numbers(names, samples.shape[1])
+        if samples.ndim != 2:
+            raise ValueError(
+                f"samples has the shape {samples.shape}; it needs (n_samples, n_features)."
+            )
+        if X is not None and X.shape[1:] != samples.shape[1:]:
+            raise ValueError(
+                f"X has the shape {X.shape}; it needs the {samples.shape[1]} columns of samples."
+            )
+        names = column_names(names, samples.shape[1])
         return cls(
             samples=samples[None],
             means=means[None],
-            X=None if X is None else as_array(X),
+            X=X,
             image_shape=checked_image_shape(image_shape, samples.shape[1]),
-            features=[position_of(feature, every, "feature") for feature in features],
+            features=_positions(features, names) if image_shape is None else None,
             feature_names=names,
-        ).plot(ax=ax, imshow_kwargs=imshow_kwargs, scatter_kwargs=scatter_kwargs)
+        ).plot(
+            ax=ax, imshow_kwargs=imshow_kwargs, scatter_kwargs=scatter_kwargs,
+            stairs_kwargs=stairs_kwargs,
+        )  # fmt: skip
+
+
+def _positions(features: Any, names: Sequence[Any]) -> list[int]:
+    """Of the one or two columns to show; None is the first ones."""
+    if features is None:
+        return list(range(min(2, len(names))))
+    features = [features] if np.ndim(features) == 0 else features
+    if len(features) not in (1, 2):
+        raise ValueError(
+            f"features has {len(features)} entries; one column is shown as histograms, two as "
+            "points."
+        )
+    return [position_of(feature, names, "feature") for feature in features]
+
+
+def _bins(values: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Edges of bins for values and means: around each whole number if values are no others."""
+    low, high = min(values.min(), means.min()), max(values.max(), means.max())
+    if (values == np.round(values)).all() and high - low < _MOST_BINS:
+        return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    edges = np.histogram_bin_edges(values, "auto", range=(low, high))
+    return edges if len(edges) <= _MOST_BINS else np.linspace(low, high, _MOST_BINS + 1)
 
 
 def _listed(condition: Any) -> list[Any]:
-    """A condition's rows: labels, numbers, or tuples of several."""
+    """A condition's rows: labels, numbers, or tuples of several; a single one is a row."""
+    if np.ndim(condition) == 0:
+        return [np.asarray(condition).item()]
     rows = as_array(condition).tolist() if not isinstance(condition, (list, tuple)) else condition
     return [tuple(row) if isinstance(row, list) else row for row in rows]
 

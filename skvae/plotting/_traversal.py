@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 from skvae.plotting._axes import (
+    center_and_scale,
     checked_image_shape,
-    dress_panel,
-    label_middle,
+    draw_panels,
     limits_of,
-    merged,
-    name_columns,
+    mosaic_size,
     pyplot,
-    several_axes,
     show_images,
     single_axes,
 )
-from skvae.plotting._model import Model, as_array, position_of, repeated
+from skvae.plotting._model import Function, Model, as_array, repeated
 
 # Rows of the picture where the user does not say which components to show.
 _MOST_COMPONENTS = 10
@@ -134,50 +134,50 @@ class TraversalDisplay:
         display : TraversalDisplay
         """
         caller = f"{type(self).__name__}.plot"
+        pyplot(caller)
         self.image_, self.lines_, self.colorbar_ = None, [], None
         n_shown, n_steps, n_features = self.decoded.shape
         image_shape = checked_image_shape(self.image_shape, n_features)
         names = self.component_names
         names = [f"component {j}" for j in range(n_shown)] if names is None else names
         if image_shape is not None:
-            ax = single_axes(ax, caller, (2.1 + 0.7 * n_steps, 0.8 + 0.7 * n_shown))
+            width, height = mosaic_size(image_shape, n_shown, n_steps, 0.7)
+            ax = single_axes(ax, caller, (2.1 + max(width, 2.4), 0.8 + height))
             self.image_ = show_images(
                 ax, self.decoded, image_shape, limits_of(self.decoded),
                 imshow_kwargs, x_labels=[f"{v:g}" for v in self.values.round(2)], y_labels=names,
             )  # fmt: skip
-            ax.set_xlabel("value of the component (standard deviations of the prior)")
+            ax.set_xlabel("value of the component\n(standard deviations of the prior)")
             self.axes_ = np.array([ax], dtype=object)
         else:
-            axes = several_axes(
-                ax, caller, n_shown, 1, figsize=(7.5, 1.4 + 1.4 * n_shown), sharex=True, sharey=True
-            )
-            self.axes_ = axes[:, 0]
-            self._plot_lines(names, cmap, line_kwargs)
+            self._plot_lines(ax, caller, names, cmap, line_kwargs)
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
         return self
 
     def _plot_lines(
-        self, names: Sequence[str], cmap: Any, line_kwargs: Mapping[str, Any] | None
+        self,
+        ax: Any,
+        caller: str,
+        names: Sequence[str],
+        cmap: Any,
+        line_kwargs: Mapping[str, Any] | None,
     ) -> None:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        n_features = len(self.base)
-        scale = 1.0 if self.scale is None else self.scale
+        changes = (self.decoded - self.base) / (1.0 if self.scale is None else self.scale)
         colors = ScalarMappable(Normalize(self.values.min(), self.values.max()), cmap)
-        for panel, name, steps in zip(self.axes_, names, self.decoded, strict=True):
-            lines = []
-            for value, x in zip(self.values, steps, strict=True):
-                # Dashed below the middle: to be told apart in grey as well.
-                look = {"color": colors.to_rgba(value), "linewidth": 1.4}
-                look["linestyle"] = "--" if value < 0 else "-"
-                lines += panel.plot((x - self.base) / scale, **merged(look, line_kwargs))
-            self.lines_.append(lines)
-            dress_panel(panel, name, n_features)
-        name_columns(self.axes_[-1], self.feature_names, n_features)
+        looks = [
+            # Dashed below the middle: to be told apart in grey as well.
+            {"color": color, "linewidth": 1.4, "linestyle": "--" if value < 0 else "-"}
+            for value, color in zip(self.values, colors.to_rgba(self.values), strict=True)
+        ]
+        curves = [list(zip(steps, looks, strict=True)) for steps in changes]
         unit = "change" if self.scale is None else "change (standard deviations)"
-        label_middle(self.axes_, unit)
+        self.axes_, self.lines_ = draw_panels(
+            ax, caller, names, curves, self.feature_names, unit, line_kwargs
+        )
         self.colorbar_ = self.axes_[0].figure.colorbar(
             colors, ax=list(self.axes_), label="value of the component"
         )
@@ -205,7 +205,7 @@ class TraversalDisplay:
         ----------
         estimator : VAETransformer, ConditionalVAE or Pipeline
             Fitted. In a Pipeline, what is decoded goes back through the steps before the
-            VAE if all have ``inverse_transform``; otherwise it is shown as the VAE sees it.
+            VAE, from the last, as far as their ``inverse_transform`` can undo them.
         components : sequence of int or str, default=None
             By position, or by name as in ``get_feature_names_out``; None takes those in
             use, ten at most.
@@ -229,25 +229,9 @@ class TraversalDisplay:
         display : TraversalDisplay
         """
         pyplot(f"{cls.__name__}.from_estimator")
-        model = Model.of(estimator, step)
-        if components is None:
-            components = model.active[:_MOST_COMPONENTS]
-        positions = model.positions(components)
-
-        def decode(Z: np.ndarray) -> np.ndarray:
-            return model.decode(Z, repeated(condition, len(Z)))
-
-        names = model.component_names
-        display = cls._of(
-            decode, len(names), positions, z, n_steps, reach, image_shape,
-            [names[j] for j in positions],
-        )  # fmt: skip
-        if display.image_shape is None:
-            given = repeated(condition, _N_DRAWS)
-            display.scale = model.sample(_N_DRAWS, given, random_state=0).std(axis=0)
-            display.scale[display.scale == 0] = 1
-        display.feature_names = model.feature_names(len(display.base))
-        return display.plot(ax=ax, cmap=cmap, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
+        return cls._of(
+            Model.of(estimator, step), components, z, n_steps, reach, image_shape, condition
+        ).plot(ax=ax, cmap=cmap, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
 
     @classmethod
     def from_decoder(
@@ -284,27 +268,26 @@ class TraversalDisplay:
         display : TraversalDisplay
         """
         pyplot(f"{cls.__name__}.from_decoder")
-        every = [f"component {j}" for j in range(n_components)]
-        if components is None:
-            components = range(min(n_components, _MOST_COMPONENTS))
-        positions = [position_of(component, every, "component") for component in components]
         return cls._of(
-            decode, n_components, positions, z, n_steps, reach, image_shape,
-            [every[j] for j in positions],
-        ).plot(ax=ax, cmap=cmap, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)  # fmt: skip
+            Function(decode, n_components), components, z, n_steps, reach, image_shape
+        ).plot(ax=ax, cmap=cmap, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
 
     @classmethod
     def _of(
         cls,
-        decode: Callable[[np.ndarray], Any],
-        n_components: int,
-        positions: Sequence[int],
+        source: Model | Function,
+        components: Sequence[int | str] | None,
         z: Any,
         n_steps: int,
         reach: float,
         image_shape: Sequence[int] | None,
-        component_names: Sequence[str],
+        condition: Any = None,
     ) -> TraversalDisplay:
+        n_components = source.n_components
+        check_scalar(n_steps, "n_steps", Integral, min_val=1)
+        positions = source.positions(
+            source.active[:_MOST_COMPONENTS] if components is None else components
+        )
         z = np.zeros(n_components) if z is None else as_array(z).astype(np.float64)
         if z.shape != (n_components,):
             raise ValueError(
@@ -317,11 +300,18 @@ class TraversalDisplay:
         Z = np.tile(z, (len(positions), n_steps, 1))
         for i, position in enumerate(positions):
             Z[i, :, position] = values
-        rows = as_array(decode(np.vstack([z, Z.reshape(-1, n_components)])))
+        Z = np.vstack([z, Z.reshape(-1, n_components)])
+        decoded = source.decode(Z, repeated(condition, len(Z)))
+        draws = []
+        if image_shape is None:  # what changes are in units of
+            draws = source.draws(_N_DRAWS, repeated(condition, _N_DRAWS))
+        _, [rows, *drawn], names = source.shown(None, decoded, *draws)
         return cls(
             decoded=rows[1:].reshape(len(positions), n_steps, -1),
             base=rows[0],
             values=values,
+            scale=center_and_scale(drawn[0])[1] if drawn else None,
             image_shape=checked_image_shape(image_shape, rows.shape[1]),
-            component_names=component_names,
+            feature_names=names,
+            component_names=[source.component_names[j] for j in positions],
         )

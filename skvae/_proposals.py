@@ -1,0 +1,127 @@
+"""Proposals: where z of a row is drawn from, with importance weights to correct for it.
+
+q(z|x, c) serves for rows that are complete. Of a row with holes the encoder is sure of more than
+the row says: a missing cell is to it one at the column's mean, or what it has learned to make of
+a mask. Such a row's z is drawn about the mode of p(z|what is observed), by the curvature there
+(Geweke, Bayesian inference in econometric models using Monte Carlo integration, 1989), which is
+the posterior itself where the decoder is linear and p(x|z) gaussian.
+
+The model is a lone one. Axes: ``(1, B, D)`` = one model, rows, columns; ``S`` draws, ``Z``
+components, ``P`` outputs of the decoder.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skvae._vae import VAE, Posterior, explained, log_exposure, log_prob_observed, observed
+
+# Fisher scoring ends once no row gains so many nats, of which a proposal needs no more.
+_MOST_STEPS = 20
+_LEAST_GAIN = 1e-2
+
+# Parts of a step that are tried: far from the mode a whole one may go too far.
+_PARTS = (1.0, 0.5, 0.25, 0.0625)
+
+
+class Proposal(NamedTuple):
+    """N(loc, R R') for every row: ``loc`` (1, B, Z); of R, (1, B, Z, Z), the diagonal may do."""
+
+    loc: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, q: Posterior) -> Proposal:
+        """q(z|x, c) itself."""
+        return cls(q.loc, q.log_scale.exp())
+
+    @classmethod
+    def about(cls, model: VAE, q: Posterior, x: Tensor, c: Tensor, n_rows: int) -> Proposal:
+        """q(z|x, c), and for rows with holes one about their mode, so many of them at once."""
+        mask, proposal = observed(x, model.architecture), cls.of(q)
+        rows = None if mask is None else (mask[0] == 0).any(-1).nonzero()[:, 0]
+        if rows is None or not len(rows):
+            return proposal
+        loc, root = q.loc.clone(), proposal.root.diag_embed()
+        for some in rows.split(max(1, n_rows)):
+            loc[:, some], root[:, some] = _about_mode(model, q.loc[:, some], x[:, some], c[:, some])
+        return cls(loc, root)
+
+    @property
+    def is_posterior(self) -> bool:
+        """Whether it is q(z|x, c) for all rows, of which R is the diagonal."""
+        return self.root.ndim == self.loc.ndim
+
+    def draws(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (S, Z), the same for every row -> z, (S, 1, B, Z)."""
+        if self.is_posterior:
+            return torch.addcmul(self.loc, self.root, noise[:, None, None])
+        return self.loc + (self.root @ noise.T).permute(3, 0, 1, 2)
+
+    @property
+    def log_volume(self) -> Tensor:
+        """log det R, (1, B)."""
+        if self.is_posterior:
+            return self.root.log().sum(-1)
+        return self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The mode of p(z|what is observed of x, c), (1, B, Z), and a root of the inverse curvature.
+
+    By Fisher scoring from z on, of whose steps the best part is taken, or none.
+    """
+    parts = z.new_tensor(_PARTS)[:, None, None, None]
+    best = _log_joint(model, z[None], x, c)[0]
+    for _ in range(_MOST_STEPS):
+        gradient, factor = _slope(model, z, x, c)
+        step = torch.cholesky_solve(gradient[..., None].double(), factor)[..., 0]
+        step = step.nan_to_num(0.0, 0.0, 0.0).to(z.dtype)
+        tried = torch.cat((z[None], z + parts * step))
+        value, which = torch.cat((best[None], _log_joint(model, tried[1:], x, c))).max(0)
+        z = tried.gather(0, which[None, ..., None].expand(1, *z.shape))[0]
+        gain, best = value - best, value
+        if not bool((gain > _LEAST_GAIN).any()):
+            break
+    _, factor = _slope(model, z, x, c)
+    one = torch.eye(z.shape[-1], dtype=factor.dtype, device=z.device).expand_as(factor)
+    return z, torch.linalg.solve_triangular(factor.mT, one, upper=True).to(z.dtype)
+
+
+def _log_joint(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """log p(x|z, c) + log p(z) but for a constant, of what is observed, (S, 1, B)."""
+    p = model.decode(z, c, log_exposure(x, model.architecture))
+    log_joint = log_prob_observed(p, x, model.architecture) - 0.5 * z.square().sum(-1)
+    return log_joint.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+
+def _slope(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the log joint in z, (1, B, Z), and a root of its expected curvature.
+
+    The latter is 1 + J' F J, lower triangular (1, B, Z, Z) in float64, with the Jacobian J of
+    the means and the Fisher information F of the cells that are observed. Differences serve
+    for derivatives: they decide on where to draw, and the weights are right in any case.
+    """
+    a, mask = model.architecture, observed(x, model.architecture)
+    assert mask is not None
+    n = z.shape[-1]
+    change = torch.finfo(z.dtype).eps ** (1 / 3)
+    one = torch.eye(n, dtype=z.dtype, device=z.device)
+    outputs = model.outputs(
+        torch.cat((z[None], z + change * one[:, None, None])), c, log_exposure(x, a)
+    )
+    here = [output[:1] for output in outputs]
+    p, nearby = a.family.of(*here), a.family.of(*outputs).mean[1:]
+    jacobian = ((nearby - p.mean) / change)[:, 0].movedim(0, 1)  # (B, Z, D)
+    of_outputs = p.gradients(here, explained(x, a), mask[None])
+    gradient = -z
+    for output, of_output in zip(outputs[: a.n_decoded], of_outputs, strict=False):
+        gradient += ((output[1:] - output[0]) / change * of_output).sum(-1)[:, 0].T
+    weighted = jacobian.double() * (mask * p.information[0])[0, :, None]
+    # Rows so far out that nothing can be said of them are drawn as widely as the prior.
+    curvature = (weighted @ jacobian.double().mT).nan_to_num(0.0, 0.0, 0.0) + one
+    factor, _ = torch.linalg.cholesky_ex(curvature)
+    return gradient, factor[None]
