@@ -14,6 +14,10 @@ _N_WARMUP = 3
 # Only one capture may be under way in a process.
 _LOCK = threading.Lock()
 
+# One stream of each thread and device to capture on: for every stream that it meets cuBLAS keeps a
+# workspace, which a new stream for every graph would add to.
+_OWN = threading.local()
+
 
 def capture(
     step: Callable[[], None], state: Sequence[Tensor], device: torch.device
@@ -28,7 +32,7 @@ def capture(
         return None
     saved = [tensor.clone() for tensor in state]
     with _LOCK, torch.cuda.device(device):
-        side = torch.cuda.Stream()
+        side = _side_stream(device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_N_WARMUP):
@@ -43,3 +47,10 @@ def capture(
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             step()
     return graph.replay
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    streams: dict[torch.device, torch.cuda.Stream] = vars(_OWN).setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]

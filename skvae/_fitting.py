@@ -141,8 +141,7 @@ def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[
         place = (job.x.device, job.x.shape[1], job.c.shape[1], table)
         places.setdefault(place, []).append(job)
     found = []
-    for members in places.values():
-        _join(members)
+    for members in (some for neighbours in places.values() for some in _joined(neighbours)):
         device = members[0].x.device
         limit = _free_bytes(device) * share if max_bytes is None else max_bytes
         counts = [len(job.seeds) for job in members]
@@ -246,6 +245,20 @@ def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
     """What there is of every run, together for each job."""
     each = iter(of_runs)
     return [list(islice(each, len(job.seeds))) for job in jobs]
+
+
+def _joined(jobs: list[Job]) -> list[list[Job]]:
+    """All of them, in one table; or where there is no room for that, those that share one."""
+    try:
+        _join(jobs)
+        return [jobs]
+    except torch.OutOfMemoryError:
+        shared: dict[Hashable, list[Job]] = {}
+        for job in jobs:
+            shared.setdefault((id(job.x), id(job.c)), []).append(job)
+    for some in shared.values():
+        _join(some)
+    return list(shared.values())
 
 
 def _join(jobs: Sequence[Job]) -> None:

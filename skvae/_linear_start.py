@@ -78,7 +78,8 @@ def linear_model(
     spectrum: _Covariance | _Rows
     n_rows, n_columns = len(x), read(x[:1])[0].shape[1]
     if n_columns <= _MAX_COVARIANCE:
-        coefficients, mean, covariance = _regression(x, c, read)
+        # Small matrices, one after the other: each takes a GPU longer than the host.
+        coefficients, mean, covariance = (part.cpu() for part in _regression(x, c, read))
         spectrum = _Covariance(covariance)
     else:
         rows = torch.randperm(n_rows, generator=generator, device=generator.device)
@@ -99,7 +100,8 @@ def linear_model(
         variance = (spectrum.total - loadings.square().sum(1)).clamp(min=_LEAST_LEFT)
     else:
         loadings, variance = _factor_analysis(spectrum, n_components, floor)
-    return _with_posterior(coefficients, mean, loadings, variance)
+    model = _with_posterior(coefficients, mean, loadings, variance)
+    return LinearModel(*(part.to(x.device) for part in model))
 
 
 def _regression(x: Rows, c: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor]:

@@ -128,7 +128,13 @@ class Stream:
         self._run = run
         self._like = run.model.encoder.linear.weight
         self._generator = torch.Generator(self._like.device).manual_seed(run.seed)
-        self._order = run.rows[:0]  # of this pass over the rows, what is left
+        # Rows are shuffled on the host: a GPU would sort numbers for every pass of every run.
+        self._shuffler = self._generator
+        if self._like.device.type != "cpu":
+            self._shuffler = torch.Generator("cpu").manual_seed(run.seed)
+        self._order = torch.empty(
+            0, dtype=torch.long, device="cpu"
+        )  # of this pass over the rows, what is left
 
     def validation_noise(self) -> Tensor:
         """(S, 1, V, Z). For the ELBO two draws, each the other's mirror image."""
@@ -156,13 +162,11 @@ class Stream:
         parts, rows = [], self._run.rows
         while n:
             if not len(self._order):
-                self._order = torch.randperm(
-                    len(rows), generator=self._generator, device=self._generator.device
-                )
-            parts.append(rows[self._order[:n]])
+                self._order = torch.randperm(len(rows), generator=self._shuffler, device="cpu")
+            parts.append(self._order[:n])
             self._order = self._order[n:]
             n -= len(parts[-1])
-        return torch.cat(parts)
+        return rows[torch.cat(parts).to(rows.device)]
 
     def _mask(self, shape: tuple[int, ...]) -> Tensor:
         kept = self._draw(torch.rand, shape) >= self._run.dropout

@@ -100,7 +100,13 @@ class _Writeable:
 def to_rows(X: Any) -> Tensor | SparseRows:
     """The same where X may be sparse: a CSR matrix or array."""
     if not issparse(X):
-        return to_tensor(X)
+        x = to_tensor(X)
+        if x.device.type not in ("cpu", "cuda"):
+            raise ValueError(
+                f"X is on the device {str(x.device)!r}, where this package does not compute. Give "
+                "it on the CPU or a CUDA device: X.cpu()."
+            )
+        return x
     return SparseRows(*map(to_tensor, (X.indptr, X.indices, X.data)), n_columns=X.shape[1])
 
 

@@ -34,6 +34,9 @@ _ADAPTIVE_PATIENCE = 0.5
 # takes a fraction of a round, and on a GPU, where idle models cost little, a capture too.
 _REPACK_BELOW = {"cpu": 0.95, "cuda": 0.75}
 
+# To record a step takes as long as some steps: fewer than these are launched one by one.
+_LEAST_REPLAYS = 10
+
 
 class Trained(NamedTuple):
     """What came of a run; bounds are in nats a row, in the units of the model's columns."""
@@ -175,6 +178,11 @@ class Watch:
         return self.run.learning_rate * self._factor
 
     @property
+    def n_rounds_left(self) -> int:
+        """At most."""
+        return self.run.max_iter - len(self.training_bounds)
+
+    @property
     def is_improving(self) -> bool:
         """Whether the last rounds still gained more than their noise explains."""
         n = self.run.n_iter_no_change
@@ -232,7 +240,10 @@ class _Group:
         if self._n_taken == runs[0].n_block_steps:
             self._next_block()
         changing = [*self._adam.changing, self._total, self._step_of_block]
-        self._replay = capture(self._step, changing, x.device)
+        n_rounds = max(watch.n_rounds_left for watch in watches)
+        self._replay = None
+        if n_rounds * runs[0].n_steps >= _LEAST_REPLAYS:
+            self._replay = capture(self._step, changing, x.device)
         if watches[0].has_validation:
             self._prepare_validation()
 
