@@ -26,6 +26,7 @@ LAYERS = {
     "_packs": 2,
     "_training": 2,
     "_inference": 2,
+    "_proposals": 2,
     "_sklearn": 3,
     "_columns": 3,
     "_conditions": 3,
