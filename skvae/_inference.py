@@ -85,8 +85,8 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
         some, given = x[rows][None], c[None, rows]
         q, proposal = _drawn_from(model, some, given)
         log_px, log_weights = _weighed(model, proposal, some, given, noise)
-        if not proposal.is_posterior:
-            log_px, _ = _weighed(model, Proposal.of(q), some, given, noise)
+        if proposal.parts:
+            log_px, _ = _weighed(model, Proposal(q), some, given, noise)
         return Scores(
             log_mean_exp(log_weights),
             log_px.mean(0),
@@ -111,15 +111,14 @@ def _weighed(
 
     x and c are (1, B, ...), the noise (S, Z).
     """
-    log_px, squares = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
+    log_px, log_ratio = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
     exposure = log_exposure(x, model.architecture)
     for some in _steps(model, len(noise), x.shape[1]):
-        z = proposal.draws(noise[some])
+        z, log_density = proposal.drawn(noise, some)
         p = model.decode(z, c, exposure)
         log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
-        squares[some] = z.square().sum(-1)[:, 0]
-    # log p(z) - log of the proposal's density, whose constants cancel
-    log_ratio = 0.5 * (noise.square().sum(-1, keepdim=True) - squares) + proposal.log_volume
+        # log p(z) - log of the proposal's density, whose constants cancel
+        log_ratio[some] = (-0.5 * z.square().sum(-1) - log_density)[:, 0]
     # Rows so far out that the dtype holds no density of theirs have none.
     return log_px, (log_px + log_ratio).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
@@ -128,7 +127,7 @@ def _shares(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Te
     """Draws of z (S, 1, B, Z) for every row, and their importance weights (S, B): sums are 1."""
     _, proposal = _drawn_from(model, x, c)
     _, log_weights = _weighed(model, proposal, x, c, noise)
-    return proposal.draws(noise), normalised(log_weights, 0)
+    return proposal.drawn(noise, slice(0, len(noise)))[0], normalised(log_weights, 0)
 
 
 def normalised(log_weights: Tensor, dim: int) -> Tensor:

@@ -1,10 +1,12 @@
 """Proposals: where z of a row is drawn from, with importance weights to correct for it.
 
-q(z|x, c) serves for rows that are complete. Of a row with holes the encoder is sure of more than
-the row says: a missing cell is to it one at the column's mean, or what it has learned to make of
-a mask. Such a row's z is drawn about the mode of p(z|what is observed), by the curvature there
-(Geweke, Bayesian inference in econometric models using Monte Carlo integration, 1989), which is
-the posterior itself where the decoder is linear and p(x|z) gaussian.
+q(z|x, c) serves for rows that are complete. Of a row with holes the encoder may be sure of more
+than the row says: if it was trained on complete ones, a missing cell is to it one at the column's
+mean. Half of such a row's z are drawn about the mode of p(z|what is observed), by the curvature
+there (Geweke, Bayesian inference in econometric models using Monte Carlo integration, 1989), and
+a quarter each from q and from the prior, where p(z|what is observed) has other modes. The three
+are one density, a mixture (Hesterberg, Weighted average importance sampling and defensive
+mixture distributions, 1995), so that no weight is more than four times p(x|z).
 
 The model is a lone one. Axes: ``(1, B, D)`` = one model, rows, columns; ``S`` draws, ``Z``
 components, ``P`` outputs of the decoder.
@@ -12,6 +14,7 @@ components, ``P`` outputs of the decoder.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,46 +30,69 @@ _LEAST_GAIN = 1e-2
 _PARTS = (1.0, 0.5, 0.25, 0.0625)
 
 
-class Proposal(NamedTuple):
-    """N(loc, R R') for every row: ``loc`` (1, B, Z); of R, (1, B, Z, Z), the diagonal may do."""
+class Normal(NamedTuple):
+    """N(loc, R R') for every row: ``loc`` (1, B, Z), R (1, B, Z, Z) upper triangular."""
 
     loc: Tensor
     root: Tensor
 
-    @classmethod
-    def of(cls, q: Posterior) -> Proposal:
-        """q(z|x, c) itself."""
-        return cls(q.loc, q.log_scale.exp())
+    def at(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (S, Z), the same for every row -> z, (S, 1, B, Z)."""
+        z: Tensor = self.loc + (self.root @ noise.T).permute(3, 0, 1, 2)
+        return z
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """(S, 1, B, Z) -> (S, 1, B), but for the constant of all normal densities."""
+        deviation = (z - self.loc).permute(1, 2, 3, 0)
+        noise = torch.linalg.solve_triangular(self.root, deviation, upper=True)
+        volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * noise.square().sum(2).permute(2, 0, 1) - volume
+
+
+class Proposal(NamedTuple):
+    """q(z|x, c) of every row, and for rows with holes a mixture of others with it."""
+
+    q: Posterior
+    parts: tuple[Normal, ...] = ()  # about the mode, q itself, and the prior
 
     @classmethod
     def about(cls, model: VAE, q: Posterior, x: Tensor, c: Tensor, n_rows: int) -> Proposal:
-        """q(z|x, c), and for rows with holes one about their mode, so many of them at once."""
-        mask, proposal = observed(x, model.architecture), cls.of(q)
+        """For rows (1, B, ...); the modes of so many of them are looked for at once."""
+        mask = observed(x, model.architecture)
         rows = None if mask is None else (mask[0] == 0).any(-1).nonzero()[:, 0]
         if rows is None or not len(rows):
-            return proposal
-        loc, root = q.loc.clone(), proposal.root.diag_embed()
+            return cls(q)
+        # All parts of a row that is complete are q.
+        own = Normal(q.loc, q.log_scale.exp().diag_embed())
+        mode, prior = (Normal(own.loc.clone(), own.root.clone()) for _ in range(2))
+        prior.loc[:, rows] = 0
+        prior.root[:, rows] = torch.eye(q.loc.shape[-1], dtype=x.dtype, device=x.device)
         for some in rows.split(max(1, n_rows)):
-            loc[:, some], root[:, some] = _about_mode(model, q.loc[:, some], x[:, some], c[:, some])
-        return cls(loc, root)
+            mode.loc[:, some], mode.root[:, some] = _about_mode(
+                model, q.loc[:, some], x[:, some], c[:, some]
+            )
+        return cls(q, (mode, own, prior))
 
-    @property
-    def is_posterior(self) -> bool:
-        """Whether it is q(z|x, c) for all rows, of which R is the diagonal."""
-        return self.root.ndim == self.loc.ndim
-
-    def draws(self, noise: Tensor) -> Tensor:
-        """Standard normal noise (S, Z), the same for every row -> z, (S, 1, B, Z)."""
-        if self.is_posterior:
-            return torch.addcmul(self.loc, self.root, noise[:, None, None])
-        return self.loc + (self.root @ noise.T).permute(3, 0, 1, 2)
-
-    @property
-    def log_volume(self) -> Tensor:
-        """log det R, (1, B)."""
-        if self.is_posterior:
-            return self.root.log().sum(-1)
-        return self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    def drawn(self, noise: Tensor, some: slice) -> tuple[Tensor, Tensor]:
+        """Those draws of noise (S, Z): z (S', 1, B, Z), and their log density (S', 1, B)."""
+        if not self.parts:
+            own = noise[some, None, None]
+            log_density = -0.5 * own.square().sum(-1) - self.q.log_scale.sum(-1)
+            return self.q.rsample(own), log_density
+        n_others = len(noise) // 4
+        counts = (len(noise) - 2 * n_others, n_others, n_others)
+        pieces, first = [], 0
+        for part, n in zip(self.parts, counts, strict=True):
+            own = noise[max(first, some.start) : min(first + n, some.stop)]
+            pieces.append(part.at(own))
+            first += n
+        z = torch.cat(pieces)
+        densities = [
+            part.log_density(z) + math.log(n / len(noise))
+            for part, n in zip(self.parts, counts, strict=True)
+            if n
+        ]
+        return z, torch.logsumexp(torch.stack(densities), 0)
 
 
 def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

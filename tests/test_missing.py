@@ -62,7 +62,7 @@ def conditional(row, mean, covariance):
 
 def test_the_score_is_the_density_of_what_is_observed(linear):
     model, mean, covariance = linear
-    scores = model.score_samples(GIVEN, n_draws=16)
+    scores = model.score_samples(GIVEN, n_draws=512)
     assert np.isnan(GIVEN[1]).all()
     for row, score in zip(GIVEN[1:], scores[1:], strict=True):
         if not np.isnan(row).any():
@@ -75,8 +75,8 @@ def test_the_score_is_the_density_of_what_is_observed(linear):
             if there.any()
             else 0.0
         )
-        # The proposal is the posterior, up to differences in place of derivatives.
-        assert score == pytest.approx(expected, abs=1e-4)
+        # Half of the draws are from the posterior itself, up to derivatives by differences.
+        assert score == pytest.approx(expected, abs=0.02)
 
 
 def test_imputed_is_the_conditional_mean(linear):
@@ -108,7 +108,8 @@ def test_a_missing_cell_of_rows_with_little_noise():
     error = np.square(model.impute(given)[cells] - rows[500:][cells]).mean()
     least = np.square(expected - rows[500:][cells]).mean()
     assert error < 1.2 * least
-    assert (model.effective_sample_size(given) > 100).all()  # of 128
+    # Half of the 128 draws are about the mode, and hardly any other counts.
+    assert (model.effective_sample_size(given) > 60).all()
 
 
 def test_draws_have_the_conditional_moments(linear):
