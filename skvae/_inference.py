@@ -18,7 +18,7 @@ from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
 from skvae._proposals import Proposal
 from skvae._rows import Rows
-from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed
+from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -94,7 +94,7 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
             1 / normalised(log_weights, 0).square().sum(0),
         )
 
-    return Scores(*_by_chunks(answer, len(x), _pass_size(model, len(noise))))
+    return Scores(*_by_chunks(answer, len(x), _draws_size(model, x, len(noise))))
 
 
 def _drawn_from(model: VAE, x: Tensor, c: Tensor) -> tuple[Posterior, Proposal]:
@@ -160,7 +160,7 @@ def expected(
             total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
-    (means,) = _by_chunks(answer, len(x), _pass_size(model, len(noise)))
+    (means,) = _by_chunks(answer, len(x), _draws_size(model, x, len(noise)))
     return means
 
 
@@ -185,7 +185,7 @@ def resampled(
         ]
         return (torch.cat(cells).transpose(0, 1),)
 
-    (draws,) = _by_chunks(answer, len(x), _pass_size(model, max(n, len(noise))))
+    (draws,) = _by_chunks(answer, len(x), _draws_size(model, x, max(n, len(noise))))
     return draws.transpose(0, 1)
 
 
@@ -229,6 +229,14 @@ def _pass_size(model: VAE, n_draws: int = 1) -> int:
     given = a.n_conditions + a.n_components  # what the decoder reads, once for every draw
     width = max(a.n_features * a.n_decoded, 2 * given, *a.hidden_layer_sizes, n_draws)
     return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
+
+
+def _draws_size(model: VAE, x: Rows, n_draws: int) -> int:
+    """The same where z is drawn: rows with holes have matrices of Z x Z for it."""
+    a = model.architecture
+    if observed(x[slice(0, 1)], a) is not None:
+        n_draws = max(n_draws, a.n_components**2)
+    return _pass_size(model, n_draws)
 
 
 @contextlib.contextmanager

@@ -38,13 +38,12 @@ class Normal(NamedTuple):
 
     def at(self, noise: Tensor) -> Tensor:
         """Standard normal noise (S, Z), the same for every row -> z, (S, 1, B, Z)."""
-        z: Tensor = self.loc + (self.root @ noise.T).permute(3, 0, 1, 2)
-        return z
+        return self.loc + torch.matmul(self.root, noise.T).permute(3, 0, 1, 2)
 
     def log_density(self, z: Tensor) -> Tensor:
         """(S, 1, B, Z) -> (S, 1, B), but for the constant of all normal densities."""
         deviation = (z - self.loc).permute(1, 2, 3, 0)
-        noise = torch.linalg.solve_triangular(self.root, deviation, upper=True)
+        noise: Tensor = torch.linalg.solve_triangular(self.root, deviation, upper=True)
         volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return -0.5 * noise.square().sum(2).permute(2, 0, 1) - volume
 
@@ -98,19 +97,24 @@ class Proposal(NamedTuple):
 def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The mode of p(z|what is observed of x, c), (1, B, Z), and a root of the inverse curvature.
 
-    By Fisher scoring from z on, of whose steps the best part is taken, or none.
+    By Fisher scoring from z on, of whose steps the best part is taken, or none. A row's way is
+    its own: it stays where a step gains little, however long others take.
     """
     parts = z.new_tensor(_PARTS)[:, None, None, None]
     best = _log_joint(model, z[None], x, c)[0]
+    is_under_way = torch.ones_like(best, dtype=torch.bool)
     for _ in range(_MOST_STEPS):
         gradient, factor = _slope(model, z, x, c)
         step = torch.cholesky_solve(gradient[..., None].double(), factor)[..., 0]
         step = step.nan_to_num(0.0, 0.0, 0.0).to(z.dtype)
-        tried = torch.cat((z[None], z + parts * step))
-        value, which = torch.cat((best[None], _log_joint(model, tried[1:], x, c))).max(0)
-        z = tried.gather(0, which[None, ..., None].expand(1, *z.shape))[0]
-        gain, best = value - best, value
-        if not bool((gain > _LEAST_GAIN).any()):
+        tried = z + parts * step
+        value, which = _log_joint(model, tried, x, c).max(0)
+        is_better = is_under_way & (value > best)
+        found = tried.gather(0, which[None, ..., None].expand(1, *z.shape))[0]
+        z = torch.where(is_better[..., None], found, z)
+        is_under_way = is_better & (value > best + _LEAST_GAIN)
+        best = torch.where(is_better, value, best)
+        if not is_under_way.any():
             break
     _, factor = _slope(model, z, x, c)
     one = torch.eye(z.shape[-1], dtype=factor.dtype, device=z.device).expand_as(factor)

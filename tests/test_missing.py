@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import model_selection
+from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -164,6 +165,15 @@ def test_a_row_depends_on_itself_alone(dtype):
         np.testing.assert_allclose(single, whole[:5], rtol=tolerance, atol=tolerance)
         complete = getattr(model, name)(table[[0]])  # no holes: no other column of the model
         np.testing.assert_allclose(complete, whole[[0]], rtol=tolerance, atol=tolerance)
+
+
+def test_how_long_others_take_is_no_row_s_concern():
+    """The mode about which z is drawn takes some rows more steps than others."""
+    digits = load_digits().data[:300] + 0.5 * RNG.normal(size=(300, 64))
+    model = VAETransformer(8, max_iter=20, random_state=0).fit(digits)
+    given = np.where(RNG.random(digits.shape) < 0.4, np.nan, digits)[:40]
+    single = np.concatenate([model.score_samples(row[None]) for row in given])
+    np.testing.assert_allclose(single, model.score_samples(given), rtol=0, atol=1e-6)
 
 
 def test_the_gradient_is_autograds():
