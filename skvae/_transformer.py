@@ -227,9 +227,11 @@ class VAETransformer(BaseVAE):
     def impute(self, X: Any, *, n_draws: int = 512) -> Any:
         """X with its missing cells filled: E[x|what is observed], the likeliest category.
 
-        By self-normalised importance sampling: draws z of q(z|x), weighted by
-        p(x|z) p(z) / q(z|x) of the observed cells alone (Mattei & Frellsen, MIWAE, 2019).
-        The error falls with the square root of `n_draws`.
+        By self-normalised importance sampling (Mattei & Frellsen, MIWAE, 2019): z is drawn
+        about the mode of p(z|what is observed), and in part from q(z|x) and the prior, and
+        weighted by p(x|z) p(z) of the observed cells over the density of the draws. The
+        error falls with the square root of `n_draws`. The model may have been fitted on
+        complete rows.
 
         Parameters
         ----------
