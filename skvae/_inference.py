@@ -18,7 +18,7 @@ from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
 from skvae._proposals import Proposal
 from skvae._rows import Rows
-from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
+from skvae._vae import VAE, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
@@ -38,9 +38,12 @@ def means(model: VAE, x: Rows, c: Tensor) -> Tensor:
     """Means of q(z|x, c) alone, ``(N, Z)``."""
 
     def answer(rows: slice) -> tuple[Tensor]:
-        return (model.encode_mean(x[rows][None], c[None, rows])[0],)
+        some, given = x[rows][None], c[None, rows]
+        if _is_encoded(model, some):
+            return (model.encode_mean(some, given)[0],)
+        return (_proposal(model, some, given).q.loc[0],)
 
-    (loc,) = _by_chunks(answer, len(x), _pass_size(model))
+    (loc,) = _by_chunks(answer, len(x), _draws_size(model, x, 1))
     return loc
 
 
@@ -48,10 +51,12 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of q(z|x, c), ``(N, Z)`` each."""
 
     def answer(rows: slice) -> tuple[Tensor, Tensor]:
-        q = model.encode(x[rows][None], c[None, rows])
+        some, given = x[rows][None], c[None, rows]
+        is_encoded = _is_encoded(model, some)
+        q = model.encode(some, given) if is_encoded else _proposal(model, some, given).q
         return q.loc[0], q.log_scale[0].exp()
 
-    loc, scale = _by_chunks(answer, len(x), _pass_size(model))
+    loc, scale = _by_chunks(answer, len(x), _draws_size(model, x, 1))
     return loc, scale
 
 
@@ -83,7 +88,8 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
 
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
-        q, proposal = _drawn_from(model, some, given)
+        proposal = _proposal(model, some, given)
+        q = proposal.q
         log_px, log_weights = _weighed(model, proposal, some, given, noise)
         if proposal.parts:
             log_px, _ = _weighed(model, Proposal(q), some, given, noise)
@@ -97,11 +103,15 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
     return Scores(*_by_chunks(answer, len(x), _draws_size(model, x, len(noise))))
 
 
-def _drawn_from(model: VAE, x: Tensor, c: Tensor) -> tuple[Posterior, Proposal]:
-    """q(z|x, c) of rows (1, B, ...), and the proposal for their z."""
-    q = model.encode(x, c)
-    # Around a mode, every component is changed by itself.
-    return q, Proposal.about(model, q, x, c, _pass_size(model) // (1 + q.loc.shape[-1]))
+def _proposal(model: VAE, x: Tensor, c: Tensor) -> Proposal:
+    """q(z|x, c) of rows (1, B, ...), and where to draw their z from."""
+    # About a mode, every component is changed by itself.
+    return Proposal.about(model, x, c, _pass_size(model) // (1 + model.architecture.n_components))
+
+
+def _is_encoded(model: VAE, x: Tensor) -> bool:
+    """Whether the encoder alone gives q(z|x, c): it knows of holes, or there are none."""
+    return model.architecture.sees_mask or observed(x, model.architecture) is None
 
 
 def _weighed(
@@ -125,7 +135,7 @@ def _weighed(
 
 def _shares(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Draws of z (S, 1, B, Z) for every row, and their importance weights (S, B): sums are 1."""
-    _, proposal = _drawn_from(model, x, c)
+    proposal = _proposal(model, x, c)
     _, log_weights = _weighed(model, proposal, x, c, noise)
     return proposal.drawn(noise, slice(0, len(noise)))[0], normalised(log_weights, 0)
 

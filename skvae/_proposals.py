@@ -49,27 +49,36 @@ class Normal(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """q(z|x, c) of every row, and for rows with holes a mixture of others with it."""
+    """q(z|x, c) of every row, and for rows with holes a mixture of others with it.
+
+    Of rows with holes, where the encoder has not been trained on any, q is the normal about the
+    mode, without its correlations.
+    """
 
     q: Posterior
     parts: tuple[Normal, ...] = ()  # about the mode, q itself, and the prior
 
     @classmethod
-    def about(cls, model: VAE, q: Posterior, x: Tensor, c: Tensor, n_rows: int) -> Proposal:
+    def about(cls, model: VAE, x: Tensor, c: Tensor, n_rows: int) -> Proposal:
         """For rows (1, B, ...); the modes of so many of them are looked for at once."""
-        mask = observed(x, model.architecture)
+        a, q = model.architecture, model.encode(x, c)
+        mask = observed(x, a)
         rows = None if mask is None else (mask[0] == 0).any(-1).nonzero()[:, 0]
         if rows is None or not len(rows):
             return cls(q)
         # All parts of a row that is complete are q.
-        own = Normal(q.loc, q.log_scale.exp().diag_embed())
-        mode, prior = (Normal(own.loc.clone(), own.root.clone()) for _ in range(2))
+        mode, own, prior = (Normal(q.loc.clone(), q.log_scale.exp().diag_embed()) for _ in range(3))
         prior.loc[:, rows] = 0
-        prior.root[:, rows] = torch.eye(q.loc.shape[-1], dtype=x.dtype, device=x.device)
+        prior.root[:, rows] = torch.eye(a.n_components, dtype=x.dtype, device=x.device)
         for some in rows.split(max(1, n_rows)):
             mode.loc[:, some], mode.root[:, some] = _about_mode(
                 model, q.loc[:, some], x[:, some], c[:, some]
             )
+        if not a.sees_mask:
+            # To this encoder a missing cell is the mean: q is what is about the mode instead, but
+            # for the correlations.
+            q = Posterior(mode.loc, mode.root.square().sum(-1).log() / 2)
+            own = Normal(q.loc, q.log_scale.exp().diag_embed())
         return cls(q, (mode, own, prior))
 
     def drawn(self, noise: Tensor, some: slice) -> tuple[Tensor, Tensor]:

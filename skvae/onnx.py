@@ -452,8 +452,12 @@ class _Rows:
         return _joined([self._given(column, position) for column, position in pairs])
 
     def answered(self, features: _Node) -> _Node:
-        """NaN where `transform` refuses a column that was constant in fit: no network sees it."""
-        refused: list[_Node] = []
+        """NaN where `transform` refuses a column that was constant in fit: no network sees it.
+
+        And where cells are missing that the encoder knows nothing of: `transform` looks for the
+        mode of p(z|what is observed) there.
+        """
+        refused = [] if self._model._fitted.model.architecture.sees_mask else [self._missing]
         constant = (~self._columns.varies).nonzero()[:, 0].tolist()
         for name, some in groupby(constant, key=lambda i: self._columns.families[i]):
             positions = list(some)

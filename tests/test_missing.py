@@ -90,6 +90,26 @@ def test_imputed_is_the_conditional_mean(linear):
         assert np.abs(error).max(initial=0) < 0.05  # standard deviations, by 512 draws
 
 
+def test_features_of_holes_that_fit_has_not_seen():
+    """The encoder would take them for means: of a linear model the posterior is known."""
+    model = VAETransformer(2, hidden_layer_sizes=(), random_state=0).fit(X)
+    scale = model._fitted.columns.scale.numpy()
+    vae = model.to_torch().double()
+    loadings = vae.decoder.linear.weight[0, :, 0].detach().numpy().T
+    mean = vae.decoder.linear.bias[0, 0].detach().numpy()
+    rows = (GIVEN - model._fitted.columns.shift.numpy()) / scale - mean
+    found = model.posterior(GIVEN)
+    np.testing.assert_array_equal(found.mean, model.transform(GIVEN))
+    for i in np.flatnonzero(HOLES.any(1)):
+        there = ~HOLES[i]
+        weighed = loadings[there].T / (model.noise_variance_ / scale**2)[there]
+        covariance = np.linalg.inv(np.eye(2) + weighed @ loadings[there])
+        np.testing.assert_allclose(
+            found.mean[i], covariance @ weighed @ rows[i, there], rtol=0, atol=1e-4
+        )
+        np.testing.assert_allclose(found.std[i], np.sqrt(np.diag(covariance)), rtol=1e-4)
+
+
 def test_a_missing_cell_of_rows_with_little_noise():
     """The encoder takes it for the mean, and is sure of it: where z is drawn from decides."""
     rng = np.random.default_rng(0)
