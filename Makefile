@@ -50,8 +50,8 @@ synthesis: $(VENV)/.benchmark
 	    --output docs/synthesis.md
 
 speed: $(VENV)/.benchmark
-	$(RUN) benchmarks/speed.py --parts steps inference import --sizes digits tabular image --repeats 3 \
-	    --threads 2 --output docs/speed.md
+	$(RUN) benchmarks/speed.py --parts steps bound busy inference import --repeats 3 --threads 2 \
+	    --output docs/speed.md
 
 # With --part training --device cuda, on a machine that has a GPU, the page gets a section more.
 search: $(VENV)/.benchmark

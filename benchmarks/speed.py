@@ -447,13 +447,13 @@ def reach(vae: VAETransformer, bound: float, data: Rows) -> Reached:
 def busy(size: Size, arguments: argparse.Namespace) -> Table:
     """The step of a small model as users run it: with as many threads as there are cores."""
     X = rows_of("digits", size, arguments).train
-    size = size._replace(n_epochs=3)  # threads that wait for each other can be very slow
+    few = size._replace(n_epochs=3)  # threads that wait for each other can be very slow
     cpu = torch.device("cpu")
-    fits = {"skvae": one_fit(size, cpu)}
-    fits |= {name: peer_fit(name, size, cpu) for name in available().names}
+    fits = {"skvae": (one_fit(size, cpu), size)}
+    fits |= {name: (peer_fit(name, few, cpu), few) for name in available().names}
     work: dict[str, Callable[[], float]] = {}
-    for name, fit in fits.items():
-        work[f"{name}, quiet"] = partial(step_of_fit, fit, X, size)
+    for name, (fit, of_fit) in fits.items():
+        work[f"{name}, quiet"] = partial(step_of_fit, fit, X, of_fit)
         work[f"{name}, busy"] = beside_others(work[f"{name}, quiet"])
     with threads(os.cpu_count() or 1):
         turns = in_turns(work, arguments.repeats)
@@ -853,7 +853,9 @@ def tables(arguments: argparse.Namespace) -> Iterator[Table]:
         sizes["image"] = sizes["image"]._replace(batch_size=256)
     parts: dict[str, Callable[[], Table]] = {
         "steps": lambda: steps(sizes, arguments),
-        "bound": lambda: time_to_bound(sizes, arguments),
+        "bound": lambda: time_to_bound(
+            {name: size for name, size in sizes.items() if name in arguments.bound_sizes}, arguments
+        ),
         "busy": lambda: busy(SIZES["digits"], arguments),
         "inference": lambda: inference(sizes, arguments),
         "import": lambda: imports(arguments),
@@ -873,6 +875,8 @@ def parse_arguments() -> argparse.Namespace:
     parts = ["steps", "bound", "busy", "inference", "import"]
     add("--parts", nargs="+", choices=parts, default=parts, help="default: all")
     add("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="default: all")
+    few = ["digits", "tabular"]
+    add("--bound-sizes", nargs="+", choices=list(SIZES), default=few, help=f"default: {few}")
     add("--repeats", type=int, default=5, help="turns that count (default: 5)")
     add("--threads", type=int, default=1, help="of torch (default: 1)")
     add("--device", type=torch.device, default=torch.device("cpu"), help='"cpu", "cuda"')

@@ -322,12 +322,30 @@ def _free_host_bytes() -> float:
     return min(free)
 
 
+class _MKL:
+    """That inside of torch, which no controller finds.
+
+    Once `torch.set_num_threads` has been called its products take so many threads, whatever
+    OpenMP is told.
+    """
+
+    _get = staticmethod(torch.get_num_threads)
+
+    @property
+    def num_threads(self) -> int:
+        return self._get()
+
+    def set_num_threads(self, n: int) -> None:
+        torch.set_num_threads(n)
+
+
 @cache
 def _libraries() -> tuple[list[Any], list[Any]]:
     """Controllers of OpenMP, whose number of threads is the calling thread's, and of others."""
     found = ThreadpoolController().lib_controllers
     own = [library for library in found if library.user_api == "openmp"]
-    return own, [library for library in found if library not in own]
+    shared: list[Any] = [library for library in found if library not in own]
+    return own, [*shared, _MKL()] if torch.backends.mkl.is_available() else shared
 
 
 class _OneThread:

@@ -506,3 +506,17 @@ def test_callbacks_hear_the_end_of_all_that_begins():
     GridSearchCV(vae, {"n_components": [1, 2]}, cv=2).fit(X)
     assert heard
     assert heard.count("begin") == heard.count("end")
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
+def test_one_thread_is_one_for_products_as_well():
+    """Also where the user has told torch of two, which then waited for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with _fitting._one_thread():
+            assert "mkl_get_max_threads() : 1" in torch.__config__.parallel_info()
+        assert "mkl_get_max_threads() : 2" in torch.__config__.parallel_info()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
