@@ -16,6 +16,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
+    is_categorical,
     kind_of_target,
     kinds_of,
     listed,
@@ -568,7 +569,7 @@ class ConditionalVAE(BaseVAE):
             kinds = kinds_of(condition, values)
         elif y is not None:
             source, values = "target", read_target(y, n_rows)
-            kinds = [kind_of_target(column) for _, column in values]
+            kinds = ["category"] if is_categorical(y) else [kind_of_target(v) for _, v in values]
         else:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: it "
@@ -674,15 +675,11 @@ class ConditionalVAE(BaseVAE):
     def _check_condition_columns(self) -> None:
         """A model that goes on has its condition where it was."""
         names = list(getattr(self, "feature_names_in_", ()))
-        asked = [
-            names.index(column) if column in names else column
-            for column in self.condition_columns or ()
-        ]
+        given = [] if self.condition_columns is None else list(self.condition_columns)
+        asked = [names.index(column) if column in names else column for column in given]
         asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
         if asked != self._condition_at:
-            raise has_changed(
-                [f"condition_columns was {self._condition_at} and is {self.condition_columns}"]
-            )
+            raise has_changed([f"condition_columns was {self._condition_at} and is {given}"])
 
     def _positions(self, table: Any) -> list[int]:
         given = self.condition_columns

@@ -108,7 +108,7 @@ class Conditions:
     @classmethod
     def of(cls, values: Values, kinds: Sequence[str]) -> Conditions:
         columns = tuple(
-            Labels.of(_name(i, name), v) if kind == "label" else Number.of(_name(i, name), v)
+            Number.of(_name(i, name), v) if kind == "number" else Labels.of(_name(i, name), v)
             for i, ((name, v), kind) in enumerate(zip(values, kinds, strict=True))
         )
         is_named = all(name is not None for name, _ in values)
@@ -215,14 +215,19 @@ def _name(position: int, name: str | None) -> str:
 
 
 def kinds_of(condition: Any, values: Values) -> list[str]:
-    """Of the columns of a condition: floats are numbers; all else, and categories, are labels."""
+    """Of the columns of a condition: floats are a "number"; all else is a "label", or a "category"
+    if its dtype says so.
+    """
     is_table = hasattr(condition, "columns") and hasattr(condition, "to_numpy")
     given = [condition[name] for name in condition.columns] if is_table else [condition]
     given *= len(values) // len(given)  # all columns of an array are of its dtype
-    return [
-        "number" if column.dtype.kind == "f" and not is_categorical(one) else "label"
-        for one, (_, column) in zip(given, values, strict=True)
-    ]
+
+    def kind(one: Any, column: np.ndarray) -> str:
+        if is_categorical(one):
+            return "category"
+        return "number" if column.dtype.kind == "f" else "label"
+
+    return [kind(one, column) for one, (_, column) in zip(given, values, strict=True)]
 
 
 def is_categorical(column: Any) -> bool:
@@ -240,7 +245,7 @@ def kind_of_target(y: np.ndarray) -> str:
 def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
     """Numbers that are labels only since they are whole: seldom what was meant."""
     for i, ((name, column), kind) in enumerate(zip(values, kinds, strict=True)):
-        if kind == "number" or column.dtype.kind not in "iuf":
+        if kind != "label" or column.dtype.kind not in "iuf":
             continue
         n_labels = len(np.unique(column))
         if n_labels > max(_FEW_LABELS, len(column) // _ROWS_OF_A_LABEL):

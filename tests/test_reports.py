@@ -67,6 +67,7 @@ def test_numbers_that_are_taken_for_labels():
         warnings.simplefilter("ignore", ConvergenceWarning)
         ConditionalVAE(**SMALL).fit(X, condition=ages.astype(float))
         ConditionalVAE(**SMALL).fit(X, np.arange(60) % 20)
+        ConditionalVAE(**SMALL).fit(X, condition=pd.Categorical(np.arange(60) % 30))
 
 
 def test_one_condition_for_all_samples():
@@ -391,7 +392,8 @@ def test_condition_columns_belong_to_the_fit():
     for going_on in (model.partial_fit, model.set_params(warm_start=True).fit):
         with pytest.raises(ValueError, match=r"condition_columns was \[4\] and is \[0\]"):
             going_on(table)
-    model.set_params(condition_columns=[-1]).partial_fit(table)
+    for same in ([-1], np.array([4]), pd.Index([4])):
+        model.set_params(condition_columns=same).partial_fit(table)
 
 
 def test_rows_without_names_go_by_position():
@@ -412,11 +414,13 @@ def test_labels_of_several_types_score(y):
     assert np.isfinite(model.score(X, y))
 
 
-@pytest.mark.parametrize("where", ["keyword", "columns"])
+@pytest.mark.parametrize("where", ["keyword", "columns", "target"])
 def test_categories_that_are_floats_are_labels(where):
     dose = pd.Series(pd.Categorical([0.0, 0.5] * 30), name="dose")
     model = ConditionalVAE(**SMALL)
-    if where == "keyword":
+    if where == "target":
+        model.fit(X, dose)
+    elif where == "keyword":
         model.fit(X, condition=dose)
     else:
         model.set_params(condition_columns=["dose"])
