@@ -777,8 +777,11 @@ def _others(positions: Sequence[int], n_columns: int) -> list[int]:
 
 
 def _is_exact(values: np.ndarray, dtype: torch.dtype) -> bool:
-    """Whether these can be written in this dtype: a large number of a day or a batch may not."""
-    if values.dtype.kind not in "biuf":
-        return False
+    """Whether these are themselves in this dtype: the large number of a day or a batch may not be.
+
+    Floats are, to rounding.
+    """
+    if values.dtype.kind not in "iu":
+        return values.dtype.kind in "bf"
     name = str(dtype).removeprefix("torch.")
     return bool((values.astype(name).astype(values.dtype) == values).all())

@@ -22,7 +22,7 @@ Values = Sequence[tuple[str | None, np.ndarray]]
 
 # More labels than these, and than one for so many rows, are rather numbers.
 _FEW_LABELS = 20
-_ROWS_OF_A_LABEL = 10
+_ROWS_OF_A_LABEL = 4
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A lone fit is a list of one. Axes: ``N`` rows of X, ``D`` columns, ``C`` conditi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import threading
@@ -325,27 +326,37 @@ def _free_host_bytes() -> float:
 class _MKL:
     """That inside of torch, which no controller finds.
 
-    Once `torch.set_num_threads` has been called its products take so many threads, whatever
-    OpenMP is told.
+    Once `torch.set_num_threads` has been called, products take so many threads whatever OpenMP is
+    told. This number is the calling thread's own; 0 is none of its own.
     """
 
-    _get = staticmethod(torch.get_num_threads)
+    def __init__(self, set_own: Callable[[int], int]) -> None:
+        self._set_own = set_own  # gives back what was set before
 
     @property
     def num_threads(self) -> int:
-        return self._get()
+        found = self._set_own(0)
+        self._set_own(found)
+        return found
 
     def set_num_threads(self, n: int) -> None:
-        torch.set_num_threads(n)
+        self._set_own(n)
+
+
+def _mkl() -> list[_MKL]:
+    """None where torch is built without it, or does not give the function."""
+    with contextlib.suppress(OSError, AttributeError):
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return [_MKL(torch_cpu.MKL_Set_Num_Threads_Local)]
+    return []
 
 
 @cache
 def _libraries() -> tuple[list[Any], list[Any]]:
-    """Controllers of OpenMP, whose number of threads is the calling thread's, and of others."""
+    """Controllers of what counts threads for the calling thread alone, and of others."""
     found = ThreadpoolController().lib_controllers
     own = [library for library in found if library.user_api == "openmp"]
-    shared: list[Any] = [library for library in found if library not in own]
-    return own, [*shared, _MKL()] if torch.backends.mkl.is_available() else shared
+    return [*own, *_mkl()], [library for library in found if library not in own]
 
 
 class _OneThread:

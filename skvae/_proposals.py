@@ -146,12 +146,11 @@ def _slope(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]
     """
     a, mask = model.architecture, observed(x, model.architecture)
     assert mask is not None
-    n = z.shape[-1]
-    change = torch.finfo(z.dtype).eps ** (1 / 3)
-    one = torch.eye(n, dtype=z.dtype, device=z.device)
-    outputs = model.outputs(
-        torch.cat((z[None], z + change * one[:, None, None])), c, log_exposure(x, a)
-    )
+    one = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    change = torch.finfo(z.dtype).eps ** (1 / 3) * z.abs().clamp(min=1)
+    changed = torch.cat((z[None], z + change * one[:, None, None]))  # a component at a time
+    change = change.movedim(-1, 0)[..., None]  # (Z, 1, B, 1)
+    outputs = model.outputs(changed, c, log_exposure(x, a))
     here = [output[:1] for output in outputs]
     p, nearby = a.family.of(*here), a.family.of(*outputs).mean[1:]
     jacobian = ((nearby - p.mean) / change)[:, 0].movedim(0, 1)  # (B, Z, D)
@@ -162,5 +161,5 @@ def _slope(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]
     weighted = jacobian.double() * (mask * p.information[0])[0, :, None]
     # Rows so far out that nothing can be said of them are drawn as widely as the prior.
     curvature = (weighted @ jacobian.double().mT).nan_to_num(0.0, 0.0, 0.0) + one
-    factor, _ = torch.linalg.cholesky_ex(curvature)
-    return gradient, factor[None]
+    factor, failure = torch.linalg.cholesky_ex(curvature)
+    return gradient, torch.where((failure > 0)[:, None, None], one.double(), factor)[None]

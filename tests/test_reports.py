@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import re
+import threading
 import warnings
 
 import numpy as np
@@ -512,15 +514,44 @@ def test_callbacks_hear_the_end_of_all_that_begins():
     assert heard.count("begin") == heard.count("end")
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
+@pytest.mark.skipif(not _fitting._mkl(), reason="torch without MKL")
 def test_one_thread_is_one_for_products_as_well():
     """Also where the user has told torch of two, which then waited for each other."""
-    before = torch.get_num_threads()
+    before, found = torch.get_num_threads(), {}
     torch.set_num_threads(2)
+
+    def mkl_threads():
+        return re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())[1]
+
+    def of_another():
+        found["mkl"], found["torch"] = mkl_threads(), torch.get_num_threads()
+
     try:
         with _fitting._one_thread():
-            assert "mkl_get_max_threads() : 1" in torch.__config__.parallel_info()
-        assert "mkl_get_max_threads() : 2" in torch.__config__.parallel_info()
-        assert torch.get_num_threads() == 2
+            assert mkl_threads() == "1"
+            other = threading.Thread(target=of_another)
+            other.start()
+            other.join()
+        assert mkl_threads() == "2"
+        assert found == {"mkl": "2", "torch": 2}  # nobody else is told
     finally:
         torch.set_num_threads(before)
+
+
+def test_rows_too_far_out_for_a_step_are_imputed():
+    """The encoder puts them so far out that no change of z is seen there."""
+    rng = np.random.default_rng(2)
+    table = (rng.normal(size=(300, 2)) @ rng.normal(size=(2, 6))).astype(np.float32)
+    given = np.where(rng.random(table.shape) < 0.2, np.nan, table).astype(np.float32)
+    model = VAETransformer(**{**SMALL, "n_components": 7, "hidden_layer_sizes": (16,)}).fit(given)
+    rows = table[:8].copy()
+    rows[:, 3] = np.nan
+    rows[:, 0] = [1e6, 1e9, 1e10, 1e11, 1e12, 1e13, 1e15, 1e18]
+    rows[:, 1] = -rows[:, 0]
+    assert np.isfinite(model.impute(rows)).all()
+
+
+def test_numbers_in_columns_leave_the_dtype():
+    table = np.column_stack([RNG.random(60), X]).astype(np.float32)
+    model = ConditionalVAE(**SMALL, condition_columns=[0]).fit(table)
+    assert model.sample(condition=[0.1]).dtype == np.float32
