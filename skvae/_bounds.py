@@ -38,7 +38,7 @@ class Terms:
     @property
     def kl(self) -> Tensor:
         """KL[q(z|x) || N(0, I)] of each component in closed form, ``(K, B, Z)``."""
-        return 0.5 * torch.addcmul(self.excess, self.loc, self.loc) - self.log_scale
+        return _kl(self.excess, self.loc, self.log_scale)
 
 
 class Gradients(NamedTuple):
@@ -62,7 +62,11 @@ class Bound(NamedTuple):
 
 def gaussian_kl(loc: Tensor, log_scale: Tensor) -> Tensor:
     """KL[N(loc, exp(log_scale)^2) || N(0, 1)] in nats, element by element."""
-    return 0.5 * torch.addcmul(torch.expm1(2 * log_scale), loc, loc) - log_scale
+    return _kl(torch.expm1(2 * log_scale), loc, log_scale)
+
+
+def _kl(excess: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    return 0.5 * torch.addcmul(excess, loc, loc) - log_scale
 
 
 def over_draws(values: Tensor) -> Tensor:

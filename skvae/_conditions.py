@@ -166,7 +166,7 @@ def read_condition(
 
     Raises ValueError for missing values and for a length that is not ``n_rows``.
     """
-    if hasattr(condition, "columns") and hasattr(condition, "to_numpy"):  # a DataFrame
+    if _is_frame(condition):
         given = [str(name) for name in condition.columns]
         if len(set(given)) < len(given):
             raise ValueError(f"condition has two columns of one name: {listed(given)}.")
@@ -209,6 +209,10 @@ def read_condition(
     return columns
 
 
+def _is_frame(condition: Any) -> bool:
+    return hasattr(condition, "columns") and hasattr(condition, "to_numpy")
+
+
 def _name(position: int, name: str | None) -> str:
     """The name of a column, made up where it has none."""
     return f"condition[{position}]" if name is None else name
@@ -218,8 +222,8 @@ def kinds_of(condition: Any, values: Values) -> list[str]:
     """Of the columns of a condition: floats are a "number"; all else is a "label", or a "category"
     if its dtype says so.
     """
-    is_table = hasattr(condition, "columns") and hasattr(condition, "to_numpy")
-    given = [condition[name] for name in condition.columns] if is_table else [condition]
+    is_frame = _is_frame(condition)
+    given = [condition[name] for name in condition.columns] if is_frame else [condition]
     given *= len(values) // len(given)  # all columns of an array are of its dtype
 
     def kind(one: Any, column: np.ndarray) -> str:

@@ -132,9 +132,8 @@ class Stream:
         self._shuffler = self._generator
         if self._like.device.type != "cpu":
             self._shuffler = torch.Generator("cpu").manual_seed(run.seed)
-        self._order = torch.empty(
-            0, dtype=torch.long, device="cpu"
-        )  # of this pass over the rows, what is left
+        # Of this pass over the rows, what is left.
+        self._order = torch.empty(0, dtype=torch.long, device="cpu")
 
     def validation_noise(self) -> Tensor:
         """(S, 1, V, Z). For the ELBO two draws, each the other's mirror image."""
