@@ -818,13 +818,13 @@ class BaseVAE(
         """c of one combination, for all rows."""
         return self._combinations(np.array([m]), like).expand(n_rows, -1)
 
-    def _joint(self, model: VAE, x: Encoded, n_draws: int) -> Tensor:
+    def _joint(self, model: VAE, x: Encoded, n_draws: int, *, only_holes: bool = False) -> Tensor:
         """log p(x, c) of every combination of labels, ``(N, M)``."""
         noise = _noise(model, n_draws)
         return torch.stack(
             [
                 inference.scores(
-                    model, x, self._combination(m, len(x), noise), noise
+                    model, x, self._combination(m, len(x), noise), noise, only_holes=only_holes
                 ).log_likelihood
                 + log_prior
                 for m, log_prior in enumerate(self._fitted.conditions.log_prior.tolist())
@@ -848,7 +848,9 @@ class BaseVAE(
 
     def _mixture(self, model: VAE, x: Encoded, n_draws: int) -> tuple[Tensor, Tensor]:
         """Those of q(z|x, c) averaged over p(c|x)."""
-        shares = inference.normalised(self._joint(model, x, n_draws), 1).T[:, :, None]  # (M, N, 1)
+        # Of complete rows by the encoder alone, as in a graph of ONNX.
+        joint = self._joint(model, x, n_draws, only_holes=True)
+        shares = inference.normalised(joint, 1).T[:, :, None]  # (M, N, 1)
         weight = torch.full_like(shares[0], torch.finfo(shares.dtype).tiny)
         mean = square = shares.new_zeros(())
         # One label at a time: West, Updating mean and variance estimates, 1979.
@@ -871,16 +873,18 @@ class BaseVAE(
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
         return log_likelihood + log_jacobian.to(log_likelihood)
 
-    def _scores(self, X: Any, values: Any, n_draws: int) -> inference.Scores:
-        """Of every row; labels that are unknown take their likeliest values."""
+    def _n_effective(self, X: Any, values: Any, n_draws: int) -> Tensor:
+        """Of the draws for every row; labels that are unknown take their likeliest values."""
+        model, x, c = self._enter_likeliest(X, values, n_draws)
+        return inference.scores(model, x, c, _noise(model, n_draws)).effective_sample_size
+
+    def _enter_likeliest(self, X: Any, values: Any, n_draws: int) -> tuple[VAE, Encoded, Tensor]:
+        """The model, x and c, of which labels that are unknown take their likeliest values."""
         model, x, c = self._enter(X, values)
-        noise = _noise(model, n_draws)
         if c is None:
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
-            c = self._combinations(likeliest, noise)
-        found = inference.scores(model, x, c, noise)
-        log_jacobian = self._fitted.columns.log_jacobian(x).to(found.reconstruction)
-        return found._replace(reconstruction=found.reconstruction + log_jacobian)
+            c = self._combinations(likeliest, model.encoder.linear.weight)
+        return model, x, c
 
     def _decode(self, z: Tensor, values: Any) -> Tensor:
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
@@ -993,9 +997,10 @@ class BaseVAE(
         return PosteriorMoments(self._output(mean, X), self._output(std, X))
 
     def _elbo_of(self, X: Any, values: Any, n_draws: int) -> BoundTerms:
-        found = self._scores(X, values, self._check_count(n_draws))
-        kl = found.kl.sum(1)
-        parts = (found.reconstruction - kl, found.reconstruction, kl)
+        model, x, c = self._enter_likeliest(X, values, self._check_count(n_draws))
+        reconstruction, kl = inference.elbo_terms(model, x, c, _noise(model, n_draws))
+        reconstruction += self._fitted.columns.log_jacobian(x).to(reconstruction)
+        parts = (reconstruction - kl, reconstruction, kl)
         return BoundTerms(*(self._output(part, X) for part in parts))
 
     def _marginal_kl_of(self, X: Any, values: Any, n_draws: int) -> float:

@@ -523,8 +523,7 @@ class ConditionalVAE(BaseVAE):
         effective_sample_size : ndarray of shape (n_samples,)
         """
         X, values = self._enter_given(X, condition, "effective_sample_size")
-        found = self._scores(X, values, self._check_count(n_draws))
-        return self._output(found.effective_sample_size, X)
+        return self._output(self._n_effective(X, values, self._check_count(n_draws)), X)
 
     def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.

@@ -18,20 +18,28 @@ from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
 from skvae._proposals import Proposal
 from skvae._rows import Rows
-from skvae._vae import VAE, log_exposure, log_prob_observed, observed
+from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
 # GPU enough to keep it busy.
 _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 
+# Draws of z may take so many times as much: they are read once.
+_DRAWN = 4
+
 
 class Scores(NamedTuple):
+    """Of each row, by S draws with importance weights."""
+
+    log_likelihood: Tensor  # (N,)     log p(x|c), nearly
+    effective_sample_size: Tensor  # (N,)     1 to S
+
+
+class ELBOTerms(NamedTuple):
     """Of each row, by S draws from q(z|x, c)."""
 
-    log_likelihood: Tensor  # (N,)     importance-weighted: log p(x|c), nearly
     reconstruction: Tensor  # (N,)     E_q[log p(x|z, c)]
-    kl: Tensor  # (N, Z)     KL[q(z_j|x, c) || p(z_j)]
-    effective_sample_size: Tensor  # (N,)     of the importance weights, 1 to S
+    kl: Tensor  # (N,)     KL[q(z|x, c) || p(z)]
 
 
 def means(model: VAE, x: Rows, c: Tensor) -> Tensor:
@@ -41,9 +49,9 @@ def means(model: VAE, x: Rows, c: Tensor) -> Tensor:
         some, given = x[rows][None], c[None, rows]
         if _is_encoded(model, some):
             return (model.encode_mean(some, given)[0],)
-        return (_proposal(model, some, given).q.loc[0],)
+        return (_posterior(model, some, given).loc[0],)
 
-    (loc,) = _by_chunks(answer, len(x), _draws_size(model, x, 1))
+    (loc,) = _by_chunks(answer, len(x), _draws_size(model, 1))
     return loc
 
 
@@ -52,11 +60,10 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
 
     def answer(rows: slice) -> tuple[Tensor, Tensor]:
         some, given = x[rows][None], c[None, rows]
-        is_encoded = _is_encoded(model, some)
-        q = model.encode(some, given) if is_encoded else _proposal(model, some, given).q
+        q = _posterior(model, some, given)
         return q.loc[0], q.log_scale[0].exp()
 
-    loc, scale = _by_chunks(answer, len(x), _draws_size(model, x, 1))
+    loc, scale = _by_chunks(answer, len(x), _draws_size(model, 1))
     return loc, scale
 
 
@@ -83,30 +90,30 @@ def averages(
     return kl / len(x), cells / len(x)
 
 
-def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> Scores:
-    """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone."""
+def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor, *, only_holes: bool = False) -> Scores:
+    """``noise`` (S, Z) is the same for every row: a row's scores depend on it alone.
+
+    With ``only_holes`` z of complete rows is drawn from q(z|x, c) alone.
+    """
 
     def answer(rows: slice) -> Scores:
         some, given = x[rows][None], c[None, rows]
-        proposal = _proposal(model, some, given)
-        q = proposal.q
-        log_px, log_weights = _weighed(model, proposal, some, given, noise)
-        if proposal.parts:
-            log_px, _ = _weighed(model, Proposal(q), some, given, noise)
-        return Scores(
-            log_mean_exp(log_weights),
-            log_px.mean(0),
-            gaussian_kl(q.loc[0], q.log_scale[0]),
-            1 / normalised(log_weights, 0).square().sum(0),
-        )
+        _, log_weights = _weighed(model, some, given, noise, only_holes)
+        return Scores(log_mean_exp(log_weights), 1 / normalised(log_weights, 0).square().sum(0))
 
-    return Scores(*_by_chunks(answer, len(x), _draws_size(model, x, len(noise))))
+    return Scores(*_by_chunks(answer, len(x), _draws_size(model, len(noise))))
 
 
-def _proposal(model: VAE, x: Tensor, c: Tensor) -> Proposal:
-    """q(z|x, c) of rows (1, B, ...), and where to draw their z from."""
-    # About a mode, every component is changed by itself.
-    return Proposal.about(model, x, c, _pass_size(model) // (1 + model.architecture.n_components))
+def elbo_terms(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> ELBOTerms:
+    """``noise`` (S, Z) is the same for every row."""
+
+    def answer(rows: slice) -> ELBOTerms:
+        some, given = x[rows][None], c[None, rows]
+        q = _posterior(model, some, given)
+        log_px = _log_px(model, q.rsample(noise[:, None, None]), some, given)
+        return ELBOTerms(log_px.mean(0), gaussian_kl(q.loc[0], q.log_scale[0]).sum(1))
+
+    return ELBOTerms(*_by_chunks(answer, len(x), _draws_size(model, len(noise))))
 
 
 def _is_encoded(model: VAE, x: Tensor) -> bool:
@@ -114,30 +121,39 @@ def _is_encoded(model: VAE, x: Tensor) -> bool:
     return model.architecture.sees_mask or observed(x, model.architecture) is None
 
 
-def _weighed(
-    model: VAE, proposal: Proposal, x: Tensor, c: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """log p(x|z, c) of draws from the proposal, and their log importance weights, both (S, B).
+def _posterior(model: VAE, x: Tensor, c: Tensor) -> Posterior:
+    """q(z|x, c) of rows (1, B, ...)."""
+    if _is_encoded(model, x):
+        return model.encode(x, c)
+    return Proposal.of(model, x, c, _pass_size(model), only_holes=True).q
 
-    x and c are (1, B, ...), the noise (S, Z).
-    """
-    log_px, log_ratio = (x.new_empty(len(noise), x.shape[1]) for _ in range(2))
-    exposure = log_exposure(x, model.architecture)
-    for some in _steps(model, len(noise), x.shape[1]):
-        z, log_density = proposal.drawn(noise, some)
-        p = model.decode(z, c, exposure)
+
+def _log_px(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """log p(x|z, c) of z (S, 1, B, Z), (S, B); the decoder takes a few draws at a time."""
+    log_px, exposure = x.new_empty(len(z), x.shape[1]), log_exposure(x, model.architecture)
+    for some in _steps(model, *log_px.shape):
+        p = model.decode(z[some], c, exposure)
         log_px[some] = log_prob_observed(p, x, model.architecture)[:, 0]
-        # log p(z) - log of the proposal's density, whose constants cancel
-        log_ratio[some] = (-0.5 * z.square().sum(-1) - log_density)[:, 0]
+    return log_px
+
+
+def _weighed(
+    model: VAE, x: Tensor, c: Tensor, noise: Tensor, only_holes: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Draws of z (S, 1, B, Z) for rows x, c (1, B, ...), and log importance weights (S, B)."""
+    proposal = Proposal.of(model, x, c, _pass_size(model), only_holes=only_holes)
+    z, log_density = proposal.drawn(noise)
+    # log p(z) less the log of the proposal's density, whose constants cancel
+    log_ratio = (-0.5 * z.square().sum(-1) - log_density)[:, 0]
+    log_weights = _log_px(model, z, x, c) + log_ratio
     # Rows so far out that the dtype holds no density of theirs have none.
-    return log_px, (log_px + log_ratio).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    return z, log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def _shares(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Draws of z (S, 1, B, Z) for every row, and their importance weights (S, B): sums are 1."""
-    proposal = _proposal(model, x, c)
-    _, log_weights = _weighed(model, proposal, x, c, noise)
-    return proposal.drawn(noise, slice(0, len(noise)))[0], normalised(log_weights, 0)
+    z, log_weights = _weighed(model, x, c, noise)
+    return z, normalised(log_weights, 0)
 
 
 def normalised(log_weights: Tensor, dim: int) -> Tensor:
@@ -170,7 +186,7 @@ def expected(
             total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
-    (means,) = _by_chunks(answer, len(x), _draws_size(model, x, len(noise)))
+    (means,) = _by_chunks(answer, len(x), _draws_size(model, len(noise)))
     return means
 
 
@@ -195,7 +211,7 @@ def resampled(
         ]
         return (torch.cat(cells).transpose(0, 1),)
 
-    (draws,) = _by_chunks(answer, len(x), _draws_size(model, x, max(n, len(noise))))
+    (draws,) = _by_chunks(answer, len(x), _draws_size(model, max(n, len(noise))))
     return draws.transpose(0, 1)
 
 
@@ -241,12 +257,10 @@ def _pass_size(model: VAE, n_draws: int = 1) -> int:
     return max(1, _MAX_BYTES[weight.device.type] // (weight.element_size() * width))
 
 
-def _draws_size(model: VAE, x: Rows, n_draws: int) -> int:
-    """The same where z is drawn: rows with holes have matrices of Z x Z for it."""
-    a = model.architecture
-    if observed(x[slice(0, 1)], a) is not None:
-        n_draws = max(n_draws, a.n_components**2)
-    return _pass_size(model, n_draws)
+def _draws_size(model: VAE, n_draws: int) -> int:
+    """The same where z is drawn, which is read once, as are matrices of Z x Z."""
+    n_components = model.architecture.n_components
+    return _pass_size(model, max(n_draws * n_components // _DRAWN, n_components**2))
 
 
 @contextlib.contextmanager

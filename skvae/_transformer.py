@@ -384,8 +384,7 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="effective_sample_size")
-        found = self._scores(X, None, self._check_count(n_draws))
-        return self._output(found.effective_sample_size, X)
+        return self._output(self._n_effective(X, None, self._check_count(n_draws)), X)
 
     def marginal_kl(self, X: Any, *, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.

@@ -125,6 +125,11 @@ class Posterior(NamedTuple):
         """The reparameterisation trick: standard normal noise (S, K, B, Z) -> z."""
         return torch.addcmul(self.loc, self.log_scale.exp(), noise)
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """(S, K, B, Z) -> (S, K, B), but for the constant of all normal densities."""
+        deviation = (z - self.loc) * (-self.log_scale).exp()
+        return -(0.5 * deviation.square() + self.log_scale).sum(-1)
+
 
 class VAE(nn.Module):
     """K variational autoencoders of one architecture; a lone model is K = 1."""
