@@ -427,6 +427,8 @@ class ConditionalVAE(BaseVAE):
     def score_samples(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """log p(x|c) of each row in nats; without a condition log p(x), labels summed out.
 
+        By importance sampling, as ``VAETransformer.score_samples``.
+
         scikit-learn's metadata routing does not reach this method: pass the keyword.
 
         Parameters
@@ -510,6 +512,9 @@ class ConditionalVAE(BaseVAE):
 
     def effective_sample_size(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
+
+        Near `n_draws` where these come from the posterior; near 1 where the score of a row
+        hangs on a single draw and is still too low.
 
         Parameters
         ----------

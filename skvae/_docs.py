@@ -220,4 +220,6 @@ REFERENCES = """\
     .. [4] M. E. Tipping and C. M. Bishop, "Probabilistic Principal Component Analysis",
        JRSS B, 1999.
     .. [5] P.-A. Mattei and J. Frellsen, "MIWAE: Deep Generative Modelling and Imputation of
-       Incomplete Data Sets", ICML 2019."""
+       Incomplete Data Sets", ICML 2019.
+    .. [6] T. Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
+       Distributions", Technometrics, 1995."""

@@ -38,7 +38,8 @@ class Laplace(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Standard normal noise (S, 1, 1, Z), the same for every row -> z, (S, 1, B, Z)."""
-        deviation = torch.linalg.solve_triangular(self.root.mT, noise[:, 0, 0].T, upper=True)
+        own = noise[:, 0, 0].T
+        deviation: Tensor = torch.linalg.solve_triangular(self.root.mT, own, upper=True)
         return self.loc + deviation.permute(3, 0, 1, 2)
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class Proposal(NamedTuple):
     def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Noise (S, Z) -> z (S, 1, B, Z), and its log density (S, 1, B) but for that constant."""
         n = len(noise)
-        parts = [(self.q, n)]
+        parts: list[tuple[Posterior | Laplace, int]] = [(self.q, n)]
         if self.mode is not None and self.rest is not None:
             parts = [(self.mode, n - n // 4 * 2), (self.q, n // 4), (self.rest, n // 4)]
         pieces = noise[:, None, None].split([size for _, size in parts])

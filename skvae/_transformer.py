@@ -311,7 +311,10 @@ class VAETransformer(BaseVAE):
         return self._rows(x, None, is_mean=mean)
 
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
-        """log p(x) of each row in nats, by the importance-weighted bound.
+        """log p(x) of each row in nats, by importance sampling.
+
+        Half of z is drawn about the mode of p(z|x), by the curvature there, half from q(z|x); of
+        rows with missing cells a quarter is from q and a quarter from the prior [6]_.
 
         Columns that were constant in `fit` are not part of the model: they add nothing,
         whatever they hold.
@@ -323,8 +326,9 @@ class VAETransformer(BaseVAE):
         ----------
         X : {array-like, CSR} of shape (n_samples, n_features)
         n_draws : int, default=128
-            Draws of z. The bound rises to log p(x) with their number. They are the same
-            for every row and call, so that a row's score depends on the row alone.
+            Draws of z. What they give is a lower bound in expectation, which rises to log p(x)
+            with their number. They are the same for every row and call, so that a row's score
+            depends on the row alone.
 
         Returns
         -------
@@ -370,8 +374,8 @@ class VAETransformer(BaseVAE):
     def effective_sample_size(self, X: Any, *, n_draws: int = 128) -> Any:
         """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
 
-        Near `n_draws` where q(z|x) is the posterior; near 1 where the score of a row hangs
-        on a single draw and is still too low.
+        Near `n_draws` where these come from the posterior; near 1 where the score of a row
+        hangs on a single draw and is still too low.
 
         Parameters
         ----------

@@ -1,0 +1,116 @@
+"""Where z is drawn from: log p(x) is right however poor the encoder is."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import logsumexp
+from sklearn.datasets import load_digits
+from test_linear import solution, table, vae_of, with_exact_posterior
+from torch.nn import functional
+
+from skvae import VAETransformer
+from skvae._base import fixed_normals
+from skvae._inference import elbo_terms, scores
+from skvae._likelihoods import LIKELIHOODS
+from skvae._vae import VAE, Architecture, log_prob_observed
+
+NO_CONDITION = torch.empty(10_000, 0, dtype=torch.float64)
+
+
+def scored(model, x, n_draws, **options):
+    noise = fixed_normals(n_draws, model.architecture.n_components).double()
+    return scores(model, x, NO_CONDITION[: len(x)], noise, **options)
+
+
+@pytest.mark.parametrize("data", ["wine", "breast_cancer"])
+def test_a_linear_model_needs_no_encoder(data):
+    """To one that has learned nothing q(z|x) is the prior."""
+    fit, *model = solution("factor_analysis", data, 5)
+    vae = vae_of(with_exact_posterior(fit.mean_, *model[-2:]))
+    with torch.no_grad():
+        for parameter in vae.encoder.parameters():
+            parameter.zero_()
+    x = torch.from_numpy(table(data))
+    found, by_encoder = scored(vae, x, 256), scored(vae, x, 256, only_holes=True)
+    expected = fit.score_samples(table(data))
+    np.testing.assert_allclose(found.log_likelihood, expected, atol=0.05)
+    # Half of the draws are from the posterior, and few of the others are anywhere near.
+    assert ((found.effective_sample_size > 120) & (found.effective_sample_size < 200)).all()
+    assert np.median(np.abs(by_encoder.log_likelihood.numpy() - expected)) > 0.5
+
+
+def random_model(likelihood, n_features, noise="feature"):
+    """Of one component: the decoder bends, the encoder knows nothing."""
+    a = Architecture(n_features, 1, 0, (8,), likelihood=likelihood, noise=noise)
+    generator = torch.Generator().manual_seed(0)
+    vae = VAE(a).double()
+    for name, parameter in vae.named_parameters():
+        if name.startswith("decoder"):
+            parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator).double()
+    return vae, generator
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_log_p_is_the_integral_over_z(name):
+    """For every likelihood, of rows that were drawn and of rows that were not."""
+    likelihood = (("categorical", (3, 3)),) if name == "categorical" else name
+    vae, generator = random_model(likelihood, 6)
+    with torch.no_grad():
+        z = torch.randn(40, 1, generator=generator).double()
+        x = vae.decode(z[None, None], NO_CONDITION[None, :40]).sample(generator)[0, 0]
+        if name == "categorical":
+            strange = functional.one_hot(torch.zeros(5, 2).long(), 3).flatten(1).double()
+        elif LIKELIHOODS[name].reading == "plain":
+            strange = torch.ones(5, 6).double()
+        else:
+            strange = 1 + torch.arange(30.0).view(5, 6).double() % 7
+        x = torch.cat((x, strange))
+        if LIKELIHOODS[name].reading == "count":
+            x = torch.cat((x, x.log1p()), 1)
+        grid = torch.linspace(-12, 12, 20_001).double()
+        p = vae.decode(grid[:, None, None, None], NO_CONDITION[None, :1])
+        log_px = torch.stack([log_prob_observed(p, row[None, None], vae.architecture) for row in x])
+    prior = stats.norm.logpdf(grid) + np.log(24 / 20_000)
+    expected = logsumexp(log_px[:, :, 0, 0].numpy() + prior, 1)
+    found = scored(vae, x, 1024)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(found.log_likelihood, expected, atol=0.15)
+    assert np.median(found.effective_sample_size) > 300
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_draws_about_the_mode_count():
+    """Of 16 components q(z|x) has no correlations, and few draws of it are where they should."""
+    rng = np.random.default_rng(0)
+    X = load_digits().data + 0.3 * rng.normal(size=(1797, 64))
+    model = VAETransformer(16, max_iter=40, random_state=0).fit(X[:1200])
+    rows = X[1200:1300]
+    few, many = (model.score_samples(rows, n_draws=n) for n in (128, 4096))
+    assert np.abs(few - many).mean() < 0.1
+    columns, vae = model._fitted.columns, model.to_torch().double()
+    x = (torch.from_numpy(rows) - columns.shift) / columns.scale
+    by_encoder = scored(vae, x[:, columns.varies], 128, only_holes=True).effective_sample_size
+    assert np.median(by_encoder) < 20
+    assert np.median(model.effective_sample_size(rows)) > 40
+
+
+def test_no_row_is_worse_off_by_more_than_half_of_its_draws():
+    """A mode that is not where p(x|z)p(z) is cannot take more than log 2, as half are from q."""
+    vae, generator = random_model("gaussian", 6)
+    z = torch.randn(200, 1, generator=generator).double()
+    with torch.no_grad():
+        x = vae.decode(z[None, None], NO_CONDITION[None, :200]).sample(generator)[0, 0]
+    both = scored(vae, x, 2048).log_likelihood
+    alone = scored(vae, x, 512, only_holes=True).log_likelihood  # as many as are from q
+    assert (both - alone).min() > -np.log(4)
+
+
+def test_the_bound_is_by_draws_from_q_alone():
+    fit, *model = solution("factor_analysis", "wine", 2)
+    vae = vae_of(with_exact_posterior(fit.mean_, *model[-2:]))
+    x = torch.from_numpy(table("wine"))
+    noise = fixed_normals(64, 2).double()
+    reconstruction, kl = elbo_terms(vae, x, NO_CONDITION[: len(x)], noise)
+    expected = fit.score_samples(table("wine"))
+    np.testing.assert_allclose(reconstruction - kl, expected, atol=0.05)
