@@ -46,7 +46,9 @@ from skvae._frames import (
     first_string,
     is_numeric,
     read_columns,
+    received,
     with_index,
+    without_na,
 )
 from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
 from skvae._linear_start import linear_model
@@ -69,7 +71,7 @@ from skvae._sklearn import (
     to_tensor,
 )
 from skvae._state import damaged, opened, sealed
-from skvae._support import check_known, check_support, check_totals
+from skvae._support import check_ranges, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (
@@ -106,6 +108,8 @@ N_DRAWS_LABELS = 32
 
 # What fills missing cells has nothing to say of sparse rows, which have none.
 _METHODS_OF_HOLES = ("impute", "sample_missing")
+
+METHODS_OF_FIT = ("fit", "partial_fit")
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -231,7 +235,7 @@ class BaseVAE(
         if outcome.error is not None:
             raise outcome.error
         for message in outcome.warnings:
-            _warn_of_convergence(message)
+            _warn(message, ConvergenceWarning)
         if outcome.interrupt is not None:
             raise outcome.interrupt
         if context is not None:
@@ -278,6 +282,8 @@ class BaseVAE(
             columns, conditions, x, c = self._encode(request, x, families, device, previous)
             tables[place] = columns, conditions, x, c
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
+        if len(validation_rows) and x.shape[1] > columns.width:  # there are holes
+            rows, validation_rows = _with_all_columns(to_rows(request.X), rows, validation_rows)
         run = self._run(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
         # What goes on has other noise than before: met again and again it would be learned.
@@ -313,7 +319,7 @@ class BaseVAE(
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
             ranges = Ranges.of(x)
-            check_known(ranges.n_known, self._place)
+            check_ranges(ranges, self._place)
             with_mask = bool((ranges.n_known < len(x)).any())
             is_relative = self.exposure is not None
             if is_relative and with_mask:
@@ -322,11 +328,23 @@ class BaseVAE(
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
+            self._warn_of_constant_columns(x, columns)
             with_mask = self._has_holes(x, previous)
         rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
         c = self._encode_condition(conditions, values, len(x), device)
         is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
         return columns, conditions, rows if is_apart else rows.whole(), c
+
+    def _warn_of_constant_columns(self, x: Rows, columns: Columns) -> None:
+        """Of those that are no part of the model, as they were constant, and are so no more."""
+        if found := columns.no_longer_constant(x):
+            names = ", ".join(self._place(":", column) for column in found)
+            _warn(
+                f"{names} had one value in the first fit, which made it no part of the model, and "
+                "varies now. Fit anew on rows in which it varies: of partial_fit the first call "
+                "decides.",
+                UserWarning,
+            )
 
     def _runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
@@ -363,9 +381,10 @@ class BaseVAE(
             job.design,
             job.request.table,
         )
+        history = _history(best, job)  # which goes over all rows: before anything is set
         self._set_fitted(fitted, kl, job)
         self._set_noise_variance(variance, job.request.like)
-        self._set_history(best, x, job)
+        vars(self).update(history)
         self._set_condition(job.request.source)
         # A linear start is a model already; random networks are none.
         is_random = job.previous is None and self._kinds(best.model.architecture) == ("random",)
@@ -514,18 +533,6 @@ class BaseVAE(
         variance = fitted.columns.decode_variance(variance)
         self.noise_variance_ = from_tensor(variance.to(_DTYPES[fitted.dtype]), like)
 
-    def _set_history(self, best: Trained, x: Rows, job: Job) -> None:
-        """The bounds of all epochs; x (N, D') are the training rows."""
-        columns = job.columns
-        self.n_iter_ = max(1, len(best.training_bounds))
-        log_jacobian = columns.mean_log_jacobian(x)
-        self.loss_curve_ = [-(bound + log_jacobian) for bound in best.training_bounds]
-        if best.has_validation:
-            log_jacobian = columns.mean_log_jacobian(Chosen(job.x, job.validation_rows))
-        self.validation_scores_ = [bound + log_jacobian for bound in best.validation_bounds]
-        has_validation = best.has_validation and math.isfinite(best.bound)
-        self.best_validation_score_ = best.bound + log_jacobian if has_validation else None
-
     def _warnings(
         self, best: Trained, run: Run, *, is_untrained: bool, is_interrupted: bool
     ) -> Iterator[str]:
@@ -639,11 +646,16 @@ class BaseVAE(
 
     # ---------------------------------------------------------------- inference
 
-    def _validate(self, X: Any, *, reset: bool, method: str = "") -> Any:
+    def _validate(self, X: Any, *, reset: bool, method: str) -> Any:
         """X as a float array with NaN where cells are missing; in fit, of two rows at least.
 
         Or as sparse rows, which have all their cells.
         """
+        if issparse(X) and np.isnan(X.data).any():
+            raise ValueError(
+                "X is sparse and has missing cells (NaN), which need a dense X: X.toarray()."
+            )
+        X = without_na(X)
         with self._places_strings(X):
             X = validate_data(
                 self,
@@ -688,13 +700,16 @@ class BaseVAE(
         return self._fitted.table is None
 
     def _read(
-        self, X: Any, *, reset: bool, method: str = "", modelled: Sequence[int] | None = None
+        self, X: Any, *, reset: bool, method: str, modelled: Sequence[int] | None = None
     ) -> tuple[Any, Table | None]:
         """X as a finite float array, and how it was read; None where it is plain.
 
-        ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
+        ``method`` is that of the user's call; ``modelled`` are the columns of X that are, if
+        not all.
         """
-        if not reset and not method and self._is_plain(True) != self._is_plain(False):
+        X = received(X)
+        is_fit = method in METHODS_OF_FIT
+        if not reset and is_fit and self._is_plain(True) != self._is_plain(False):
             was = self._fitted.design["likelihood"]
             raise has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
@@ -730,6 +745,7 @@ class BaseVAE(
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
+        X = without_na(X)
         with self._places_strings(X):
             X = check_array(
                 X,
@@ -748,7 +764,7 @@ class BaseVAE(
         if reset:
             return Table.of(X, self.likelihood, modelled)
         table = self._fitted.table
-        if not method and not isinstance(self.likelihood, str):
+        if method in METHODS_OF_FIT and not isinstance(self.likelihood, str):
             known = [column.family for column in table.columns]
             asked = families_of(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
@@ -1180,6 +1196,35 @@ def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
     }
 
 
+def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows to train on and to validate by; columns that only the latter know give one of these."""
+    is_known = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+    for some in chunks(Chosen(x, rows)):
+        is_known |= ~some.isnan().all(0)
+        if is_known.all():
+            return rows, validation_rows
+    known = ~x.index_select(0, validation_rows)[:, ~is_known].isnan()
+    moved = known.int().argmax(0).unique()  # for every column the first row that knows it
+    is_kept = torch.ones_like(validation_rows, dtype=torch.bool)
+    is_kept[moved] = False
+    return torch.cat((rows, validation_rows[moved])).sort()[0], validation_rows[is_kept]
+
+
+def _history(best: Trained, job: Job) -> dict[str, Any]:
+    """The bounds of all epochs, in the units of X."""
+    log_jacobian = job.mean_log_jacobian(is_validation=False)
+    loss_curve = [-(bound + log_jacobian) for bound in best.training_bounds]
+    if best.has_validation:
+        log_jacobian = job.mean_log_jacobian(is_validation=True)
+    has_validation = best.has_validation and math.isfinite(best.bound)
+    return {
+        "n_iter_": max(1, len(best.training_bounds)),
+        "loss_curve_": loss_curve,
+        "validation_scores_": [bound + log_jacobian for bound in best.validation_bounds],
+        "best_validation_score_": best.bound + log_jacobian if has_validation else None,
+    }
+
+
 def _integer(random: np.random.RandomState) -> int:
     return int(random.randint(_N_SEEDS))
 
@@ -1227,11 +1272,11 @@ def _device(device: str, x: Rows) -> torch.device:
     return torch.device("cuda:0") if str(found) == "cuda" else found
 
 
-def _warn_of_convergence(message: str) -> None:
+def _warn(message: str, category: type[Warning]) -> None:
     """Warn at the line of the user's that led here, past this package and scikit-learn's."""
     frame, level = sys._getframe(1), 2
     skipped = tuple(os.path.dirname(module.__file__ or "") for module in (sklearn, torch, joblib))
     skipped += (os.path.dirname(__file__), contextlib.__file__)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -185,6 +185,17 @@ class Columns:
             totals.cpu(),
         )
 
+    def no_longer_constant(self, x: Rows) -> list[int]:
+        """The columns that were constant, and are not in these rows (N, D)."""
+        constant = (~self.varies).nonzero()[:, 0].to(x.device)
+        value = self.shift.to(x.device)[constant]
+        within = _N_ROUNDINGS * torch.finfo(x.dtype).eps * value.abs()
+        found = torch.zeros_like(constant, dtype=torch.bool)
+        if len(constant):
+            for rows in chunks(x):
+                found |= ((rows[:, constant] - value).abs() > within).any(0)
+        return constant[found].tolist()
+
     @cached_property
     def likelihood(self) -> str | Parts:
         """What an ``Architecture`` takes: one name, or the families from left to right."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._base import BaseVAE, BoundTerms, PosteriorMoments, has_changed
+from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
     is_categorical,
     kind_of_target,
@@ -25,7 +25,7 @@ from skvae._conditions import (
     warn_of_many_labels,
 )
 from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
-from skvae._frames import as_array
+from skvae._frames import as_array, received
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -210,7 +210,8 @@ class ConditionalVAE(BaseVAE):
     def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
         """One pass over these rows, going on from where the model is.
 
-        The first call decides the scales of the columns, the categories of the condition
+        The first call decides the scales of the columns, which are constant and so no part of
+        the model, whether y is the condition for `score`, the categories of the condition
         and their shares p(c); there is no early stopping.
 
         Parameters
@@ -274,7 +275,7 @@ class ConditionalVAE(BaseVAE):
         -------
         mean, std : ndarrays of shape (n_samples, n_components)
         """
-        X, values = self._enter_given(X, condition, "transform")
+        X, values = self._enter_given(X, condition, "posterior")
         return self._posterior_of(X, values)
 
     def inverse_transform(
@@ -556,7 +557,10 @@ class ConditionalVAE(BaseVAE):
     def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> ConditionalVAE:
         given = X, y
         goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
-        X, in_columns, table = self._split_columns(X, reset=not goes_on)
+        if is_partial:
+            self._validate_params()  # which scikit-learn leaves out once there is a model
+        method = "partial_fit" if is_partial else "fit"
+        X, in_columns, table = self._split_columns(X, reset=not goes_on, method=method)
         n_rows = X.shape[0]
         if condition is not None and in_columns is not None:
             raise ValueError(
@@ -582,6 +586,8 @@ class ConditionalVAE(BaseVAE):
             )
         if not goes_on:
             warn_of_many_labels(values, kinds)
+        else:  # whether score(X, y) is given y is settled
+            source = self._source
         self._fit(
             X,
             values,
@@ -628,10 +634,11 @@ class ConditionalVAE(BaseVAE):
         return X, read_condition(condition, X.shape[0])
 
     def _split_columns(
-        self, X: Any, *, reset: bool, method: str = ""
+        self, X: Any, *, reset: bool, method: str
     ) -> tuple[Any, _Columns | None, Table | None]:
         """X as a float array without the condition's columns, these, and how X was read."""
-        if not reset and not method:
+        X = received(X)
+        if not reset and method in METHODS_OF_FIT:
             self._check_condition_columns()
         if (self.condition_columns is None) if reset else not self._condition_at:
             self._condition_at = []

@@ -18,6 +18,7 @@ class Epochs:
     def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
         self._estimator, self._context, self._data = estimator, context, {"X": X, "y": y}
         self._n_epochs = 0
+        self._log_jacobian: float | None = None
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
         n_epochs = max(len(watch.training_bounds) for watch in training.watches)
@@ -50,7 +51,9 @@ class Epochs:
         if self._n_epochs % every and running:
             return
         best = max(watches, key=lambda watch: watch.bound)
-        bound = best.bound + job.columns.mean_log_jacobian(job.x)
+        if self._log_jacobian is None:
+            self._log_jacobian = job.mean_log_jacobian(is_validation=best.has_validation)
+        bound = best.bound + self._log_jacobian
         kind = "validation" if best.has_validation else "training"
         print(
             f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}: best {kind} bound "

@@ -15,6 +15,8 @@ from skvae._sklearn import column_indices
 #: Likelihoods that take a column of numbers as it is.
 OF_NUMBERS = frozenset(name for name in LIKELIHOODS if name != "categorical")
 
+_COUNTS = LIKELIHOODS["negative_binomial"].support
+
 # Of few rows chance alone would allow for anything: grades and years are no counts.
 _LEAST_DISPERSION = 0.7
 
@@ -63,6 +65,8 @@ def _named(likelihood: Any, X: Any) -> tuple[dict[int, str], str | None]:
             )
         name, columns = pair
         if name == "remainder":
+            if rest is not None:
+                raise ValueError(f"likelihood has 'remainder' twice: {rest!r}, {columns!r}.")
             rest = _checked(columns, "auto")
             continue
         for position in _positions(_checked(name, "remainder"), columns, X):
@@ -85,10 +89,11 @@ def _checked(name: Any, other: str) -> str:
 def _positions(name: str, columns: Any, X: Any) -> list[int]:
     table = X if hasattr(X, "shape") else as_array(X)
     try:
-        return list(column_indices(table, columns(table) if callable(columns) else columns))
-    except (ValueError, IndexError) as error:
+        chosen = columns(table) if callable(columns) else columns
+        return list(column_indices(table, sorted(chosen) if isinstance(chosen, set) else chosen))
+    except (TypeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"likelihood has for {name!r} the columns {columns!r}, which X has not: {error}"
+            f"likelihood has for {name!r} the columns {columns!r}, which are none of X: {error}"
         ) from None
 
 
@@ -98,7 +103,7 @@ def _vary_as_counts(values: np.ndarray) -> bool:
     That of events which do not know of each other is the mean but for chance, with a standard
     deviation of sqrt(2 / n) of it, of which three are allowed for.
     """
-    if not len(values) or values.min() < 0:
+    if not len(values) or not 0 <= values.min() <= values.max() <= _COUNTS.high:
         return False
     least = max(_LEAST_DISPERSION, 1 - 3 * np.sqrt(2 / len(values)))
     return bool(values.var() >= least * values.mean())

@@ -27,7 +27,7 @@ from skvae._conditions import Conditions
 from skvae._fitted import Fitted
 from skvae._inference import without_autocast
 from skvae._packs import n_parameters, packs
-from skvae._rows import Rows
+from skvae._rows import Chosen, Rows
 from skvae._run import Run
 from skvae._training import Trained, Training, Watch
 
@@ -74,6 +74,11 @@ class Job:
     previous: Fitted | None
     table: tuple[Rows, Tensor] | None = None  # x and c of all that are packed with it
     first: int = 0  # where its own begin there
+
+    def mean_log_jacobian(self, *, is_validation: bool) -> float:
+        """What turns a mean of the model's densities into one of X's, for either rows."""
+        rows = self.validation_rows if is_validation else self.rows
+        return self.columns.mean_log_jacobian(Chosen(self.x, rows))
 
 
 class Outcome(NamedTuple):

@@ -34,9 +34,10 @@ class Cells(NamedTuple):
 
 def kind_of(name: Any, dtype: str) -> str:
     """Of a column with this dtype: "category", "bool", "integer" or "float"."""
-    for beginning, kind in _KINDS.items():
-        if dtype.lower().startswith(beginning):
-            return kind
+    if not dtype.startswith("interval"):
+        for beginning, kind in _KINDS.items():
+            if dtype.lower().startswith(beginning):
+                return kind
     raise ValueError(
         f"column {name!r} has the dtype {dtype}, which no likelihood is for. Drop the column, or "
         "turn it into numbers or categories."
@@ -51,6 +52,31 @@ def read_columns(X: Any) -> list[Cells]:
     if not hasattr(X, "columns"):
         return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
     return [_of_series(name, X[name]) for name in X.columns]
+
+
+def received(X: Any) -> Any:
+    """X, if it is there; of a masked array with NaN, or None among objects, where it is masked."""
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError("X is a LazyFrame, whose rows are not there yet: give X.collect().")
+    if not isinstance(X, np.ma.MaskedArray):
+        return X
+    X = X.astype(np.float64) if X.dtype.kind in "biu" else X
+    return X.filled(None if X.dtype.kind == "O" else np.nan)
+
+
+def without_na(X: Any) -> Any:
+    """X with NaN in place of pandas' NA and NaT among objects, of which numpy makes no number."""
+    if isinstance(X, np.ndarray) and X.dtype == object:
+        return np.where(is_blank(X.ravel()).reshape(X.shape), np.nan, X)
+    if library_of(X) != "pandas":
+        return X
+    blank = {name: is_blank(X[name].to_numpy()) for name in X.columns if X[name].dtype == object}
+    if not any(cells.any() for cells in blank.values()):
+        return X
+    X = X.copy(deep=False)
+    for name, cells in blank.items():
+        X[name] = np.where(cells, np.nan, X[name].to_numpy())
+    return X
 
 
 def check_names_differ(X: Any) -> None:
@@ -102,7 +128,8 @@ def _of_array(position: int, values: np.ndarray) -> Cells:
 
 def _of_series(name: Any, series: Any) -> Cells:
     dtype, declared, is_ordered = series.dtype, None, False
-    text = str(getattr(dtype, "subtype", dtype))  # pandas' sparse columns have one
+    # Of pandas' sparse columns the dtype is that of their values.
+    text = str(dtype.subtype if str(dtype).startswith("Sparse[") else dtype)
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":

@@ -38,6 +38,9 @@ _DEGREES_START = 10.0
 #: exp(30) in units of the column's variance, or counts: far beyond any data, far below overflow.
 LOG_CEILING = 30.0
 
+# The largest count, which a mean can follow.
+_MOST_COUNT = 1e13
+
 # The least mean of a count, and share of a bit or category, at which a start begins; and the
 # most that a count's variance may exceed its mean there, over the mean squared.
 _LEAST_MEAN = 1e-4
@@ -48,6 +51,7 @@ _TINY = 1e-20
 
 # Of Stirling's series in 1 / y, odd powers, the highest first: from y = 7 on all digits of float64.
 _STIRLING = (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)
+_DIGAMMA = (-691 / 32760, 1 / 132, -1 / 240, 1 / 252, -1 / 120, 1 / 12)  # likewise, in 1 / x^2
 _ABOVE_MINUS_ONE = -1 + 1e-7
 
 #: How a cell of X comes to the model: "standardised" or its "log" standardised; a "count" or a
@@ -66,7 +70,7 @@ class Support(NamedTuple):
 
     def __str__(self) -> str:
         if self.is_whole:
-            return f"{{{self.low:g}, {self.low + 1:g}, ...}}"
+            return f"{{{self.low:g}, {self.low + 1:g}, ..., {self.high:g}}}"
         opening = "(" if self.is_open else "["
         closing = ")" if math.isinf(self.high) else "]"
         return f"{opening}{self.low:g}, {self.high:g}{closing}"
@@ -317,7 +321,7 @@ class Poisson(Likelihood):
     log_rate: Tensor
 
     parameters: ClassVar[tuple[str, ...]] = ("log_rate",)
-    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
+    support: ClassVar[Support] = Support(0.0, _MOST_COUNT, is_whole=True)
     reading: ClassVar[Reading] = "count"
 
     @classmethod
@@ -362,7 +366,7 @@ class NegativeBinomial(Likelihood):
     _r: Tensor
 
     parameters: ClassVar[tuple[str, ...]] = ("log_mean", "log_overdispersion")
-    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
+    support: ClassVar[Support] = Support(0.0, _MOST_COUNT, is_whole=True)
     reading: ClassVar[Reading] = "count"
 
     @classmethod
@@ -384,8 +388,10 @@ class NegativeBinomial(Likelihood):
         r, odds = self._r, self._log_odds
         failed = torch.sigmoid(-odds)  # r / (r + mean)
         of_log_mean = weights * (x * failed - r * torch.sigmoid(odds))
-        of_r = torch.digamma(x + r) - torch.digamma(r) + functional.logsigmoid(-odds)
-        of_r = weights * (of_r + (1 - failed) - x * failed / r)
+        # The logarithms of digamma, which all but cancel where r is large, by what x is away.
+        away = (x - self.mean) * failed / r
+        of_r = _digamma_beyond_log(x + r) - _digamma_beyond_log(r) + _log_1p(away) - away
+        of_r = weights * of_r
         # d r / d raw = -r^2 (1 / r - floor)
         rate = r * (OVERDISPERSION_FLOOR * r - 1)
         return of_log_mean, (of_r * rate).sum_to_size(outputs[1].shape)
@@ -528,6 +534,19 @@ def _beyond_stirling(x: Tensor) -> Tensor:
     steps = (linear + 6 * square) * (linear + 10 * square) * (linear + 12 * square)
     far = x * (7 / x.clamp(min=_TINY)).log1p() - 7
     return far + 0.5 * (LOG_2PI - (t * steps * steps).log()) + t * series
+
+
+def _digamma_beyond_log(x: Tensor) -> Tensor:
+    """digamma(x) - log(x), whose digits are kept where both are large.
+
+    From 7 on by the asymptotic series.
+    """
+    t = 1 / x.clamp(min=7)
+    square = t * t
+    series = torch.zeros_like(t)
+    for coefficient in _DIGAMMA:
+        series = series * square + coefficient
+    return torch.where(x < 7, torch.digamma(x) - x.log(), -t / 2 - square * series)
 
 
 def _log_1p(value: Tensor) -> Tensor:

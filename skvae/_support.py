@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
-
+from skvae._columns import Ranges
 from skvae._likelihoods import LIKELIHOODS
 from skvae._rows import Rows, slices
 
-_COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
+_COUNTS = "Counts are of whole things; for other or larger numbers use likelihood='gaussian'."
 _REMEDIES = {
     "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
     "poisson": _COUNTS,
@@ -47,11 +46,16 @@ def check_support(x: Rows, families: Sequence[str], place: Place) -> None:
                 )
 
 
-def check_known(n_known: Tensor, place: Place) -> None:
-    """Every column has cells that are not missing, so many, (D,)."""
-    if (n_known == 0).any():
-        column = int((n_known == 0).nonzero()[0, 0])
+def check_ranges(ranges: Ranges, place: Place) -> None:
+    """Every column has cells that are not missing, and a range that is a number."""
+    for column in (ranges.n_known == 0).nonzero()[:1, 0].tolist():
         raise ValueError(f"{place(':', column)} is missing in every row. Leave the column out.")
+    for column in (ranges.highest - ranges.lowest).isinf().nonzero()[:1, 0].tolist():
+        low, high = (end[column].item() for end in (ranges.lowest, ranges.highest))
+        raise ValueError(
+            f"{place(':', column)} goes from {low:g} to {high:g}, which is more than a float64 can "
+            "tell. Divide the column by a large number, or take its logarithm."
+        )
 
 
 def check_totals(x: Rows, families: Sequence[str], place: Place) -> None:

@@ -137,7 +137,8 @@ class VAETransformer(BaseVAE):
         """
         given = X, y
         with self._kept_if_it_fails():
-            X, table = self._read(X, reset=not self.warm_start or not hasattr(self, "_fitted"))
+            is_first = not self.warm_start or not hasattr(self, "_fitted")
+            X, table = self._read(X, reset=is_first, method="fit")
             self._fit(X, None, None, like=X, table=table, given=given)
         return self
 
@@ -145,8 +146,9 @@ class VAETransformer(BaseVAE):
     def partial_fit(self, X: Any, y: Any = None) -> VAETransformer:
         """One pass over these rows, going on from where the model is.
 
-        The first call decides the scales of the columns; there is no early stopping, and
-        ``kl_per_component_`` keeps the components in the order of the first call.
+        The first call decides the scales of the columns, and which are constant and so no part
+        of the model; there is no early stopping, and ``kl_per_component_`` keeps the components
+        in the order of the first call.
 
         Parameters
         ----------
@@ -159,7 +161,8 @@ class VAETransformer(BaseVAE):
         self : VAETransformer
         """
         with self._kept_if_it_fails():
-            X, table = self._read(X, reset=not hasattr(self, "_fitted"))
+            self._validate_params()  # which scikit-learn leaves out once there is a model
+            X, table = self._read(X, reset=not hasattr(self, "_fitted"), method="partial_fit")
             self._fit(X, None, None, like=X, is_partial=True, table=table)
         return self
 
@@ -191,7 +194,7 @@ class VAETransformer(BaseVAE):
         mean, std : ndarrays of shape (n_samples, n_components)
         """
         check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="transform")
+        X, _ = self._read(X, reset=False, method="posterior")
         return self._posterior_of(X, None)
 
     def inverse_transform(

@@ -1,6 +1,7 @@
 """Densities integrate (law 4): scipy is the outsider."""
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from skvae._likelihoods import (
     OVERDISPERSION_FLOOR,
     VARIANCE_FLOOR,
     Likelihood,
+    NegativeBinomial,
     drawn_gamma,
 )
 
@@ -206,6 +208,21 @@ def test_gradients_by_hand_are_autograds(name):
         for one, other in zip(ours, theirs, strict=True):
             # A few operations in another order.
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [1.0, 5.0, 50.0])
+@pytest.mark.parametrize("overdispersion", [1e-1, 1e-3, 2e-4])
+def test_gradient_of_nearly_poisson_counts_keeps_its_digits(mean, overdispersion):
+    """digamma(x + r) and digamma(r) all but cancel; float32 had the wrong sign."""
+    x = torch.from_numpy(np.random.default_rng(0).poisson(mean, 100_000).astype(float))
+
+    def gradient(dtype):
+        raw = torch.full((len(x),), math.log(overdispersion - 1e-4), dtype=dtype)
+        outputs = torch.full_like(raw, math.log(mean)), raw
+        likelihood = NegativeBinomial.of(*outputs)
+        return likelihood.gradients(outputs, x.to(dtype), raw.new_ones(1))[1].double().mean().item()
+
+    assert gradient(torch.float32) == pytest.approx(gradient(torch.float64), rel=0.1, abs=1e-8)
 
 
 def test_the_ceiling_of_the_variance_is_passed_over():

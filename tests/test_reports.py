@@ -8,10 +8,11 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy.sparse import csr_array
-from sklearn import model_selection
+from sklearn import config_context, model_selection
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -559,3 +560,153 @@ def test_numbers_in_columns_leave_the_dtype():
     table = np.column_stack([RNG.random(60), X]).astype(np.float32)
     model = ConditionalVAE(**SMALL, condition_columns=[0]).fit(table)
     assert model.sample(condition=[0.1]).dtype == np.float32
+
+
+# ---------------------------------------------------------- the life of a model
+
+
+@pytest.mark.parametrize("options", [{}, {"init": "random"}, {"noise_variance": "shared"}])
+@pytest.mark.parametrize("n_known", [1, 3])
+def test_a_column_that_validation_rows_alone_know(options, n_known):
+    """Was no number in the start, and so the whole model was none."""
+    table = np.random.default_rng(0).normal(size=(100, 4))
+    held_out = np.random.RandomState(0).permutation(100)[:10]
+    table[:, 3] = np.nan
+    table[held_out[:n_known], 3] = np.arange(n_known)
+    model = VAETransformer(**SMALL | options).fit(table)
+    assert len(model.validation_scores_) == 3
+    assert np.isfinite(model.score(table))
+    assert np.isfinite(model.impute(table)).all()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"batch_size": -5}, {"n_importance_samples": 0}, {"beta": -1.0}, {"learning_rate": "foo"}],
+)
+@pytest.mark.parametrize("estimator", [VAETransformer, ConditionalVAE])
+def test_parameters_are_checked_when_a_model_goes_on(estimator, parameters):
+    """A negative batch never returned."""
+    model = estimator(**SMALL).partial_fit(X, ANIMALS).set_params(**parameters)
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        model.partial_fit(X, ANIMALS)
+
+
+def test_a_constant_column_that_varies_later_is_told():
+    first = np.column_stack([X, np.zeros(60)])
+    later = np.column_stack([X, np.arange(60.0)])
+    frame = pd.DataFrame(later, columns=list("abcde"))
+    model = VAETransformer(**SMALL).partial_fit(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.partial_fit(first)
+    with pytest.warns(UserWarning, match=r"X\[:, 4\] had one value") as caught:
+        model.partial_fit(later)
+    assert caught[0].filename == __file__
+    model = VAETransformer(**SMALL, warm_start=True).fit(frame.assign(e=0.0))
+    with pytest.warns(UserWarning, match="column 'e'"):
+        model.fit(frame)
+
+
+@pytest.mark.parametrize("missing", [pd.NA, pd.NaT, None])
+def test_all_that_is_missing_among_objects(missing):
+    known = pd.DataFrame({"a": [1.0, 2.0, np.nan, 4.0] * 15, "b": RNG.normal(size=60)})
+    given = known.astype({"a": object})
+    given["a"] = given["a"].where(known["a"].notna(), missing)
+    expected = VAETransformer(**SMALL).fit(known).transform(known)
+    for table in (given, given.to_numpy()):
+        model = VAETransformer(**SMALL).fit(table)
+        np.testing.assert_allclose(model.transform(table), expected, rtol=1e-10, atol=1e-12)
+        assert np.isfinite(np.asarray(model.impute(table), dtype=float)).all()
+    completed = VAEImputer(VAETransformer(**SMALL)).fit_transform(given)
+    assert np.isfinite(np.asarray(completed, dtype=float)).all()
+    assert given["a"][2] is missing
+
+
+def test_what_is_masked_is_missing():
+    masked = np.ma.array(np.where(X > 1, -999.0, X), mask=X > 1)
+    model = VAETransformer(**SMALL).fit(masked)
+    np.testing.assert_array_equal(model.transform(masked), model.transform(masked.filled(np.nan)))
+    assert (model.impute(masked) > -100).all()
+    whole = np.ma.array(np.arange(240).reshape(60, 4), mask=X > 1)
+    assert np.isfinite(VAETransformer(**SMALL).fit(whole).impute(whole)).all()
+
+
+def test_a_field_of_records():
+    records = np.zeros(60, dtype=[("tag", "u1"), ("values", "f8", (4,))])
+    records["values"] = X
+    model = VAETransformer(**SMALL).fit(records["values"])
+    np.testing.assert_array_equal(model.transform(records["values"]), model.transform(X))
+
+
+def test_tables_that_no_likelihood_is_for():
+    intervals = pd.DataFrame({"a": pd.interval_range(0, 4).repeat(15), "b": RNG.normal(size=60)})
+    with pytest.raises(ValueError, match=r"dtype interval\[.*Drop the column"):
+        VAETransformer(**SMALL, likelihood="auto").fit(intervals)
+    with pytest.raises(ValueError, match=r"dense X: X.toarray\(\)"):
+        VAETransformer(**SMALL).fit(csr_array(np.where(X > 1, np.nan, X)))
+    with pytest.raises(ValueError, match="more than a float64"):
+        VAETransformer(**SMALL).fit(X / np.abs(X).max() * [1.7e308, 1, 1, 1])
+    with pytest.raises(ValueError, match=r"needs values in \{0, 1, ..., 1e\+13\}"):
+        VAETransformer(**SMALL, likelihood="poisson").fit(np.full((60, 2), 1e14))
+    with pytest.raises(TypeError, match=r"X.collect\(\)"):
+        VAETransformer(**SMALL).fit(pl.DataFrame(X).lazy())
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "words"),
+    [
+        ({"poisson": None, "remainder": "auto"}, "none of X"),
+        ([("remainder", "auto"), ("remainder", "gaussian")], "'remainder' twice"),
+    ],
+)
+def test_likelihoods_that_name_nothing_or_all_twice(likelihood, words):
+    table = pd.DataFrame(RNG.poisson(3, (60, 2)), columns=["a", "b"])
+    with pytest.raises(ValueError, match=words):
+        VAETransformer(**SMALL, likelihood=likelihood).fit(table)
+    chosen = {"poisson": {"a"}, "remainder": "gaussian"}
+    model = VAETransformer(**SMALL, likelihood=chosen).fit(table)
+    assert model.likelihoods_ == ["poisson", "gaussian"]
+
+
+def test_a_fit_that_fails_at_its_end_leaves_the_model_before(monkeypatch):
+    from skvae._columns import Columns
+
+    model = VAETransformer(**SMALL).fit(X)
+    before = model.transform(X)
+
+    def fails(self, encoded):
+        raise MemoryError
+
+    model.set_params(n_components=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Columns, "mean_log_jacobian", fails)
+        with pytest.raises(MemoryError):
+            model.fit(X[:, :3])
+    np.testing.assert_array_equal(model.transform(X), before)
+    assert len(model.kl_per_component_) == 2
+
+
+def test_where_the_condition_came_from_first_decides():
+    """partial_fit with condition= made score(X, y) pass over y."""
+    model = ConditionalVAE(**SMALL).fit(X, ANIMALS)
+    model.partial_fit(X, condition=ANIMALS)
+    assert model.score(X, ANIMALS) == model.score(X, condition=ANIMALS)
+    model = ConditionalVAE(**SMALL).fit(X, condition=ANIMALS)
+    model.partial_fit(X, ANIMALS)
+    assert model.score(X, ANIMALS) == model.score(X)
+
+
+def test_verbose_prints_what_the_history_holds(capsys):
+    """The Jacobian of a lognormal is not the same for all rows."""
+    model = VAETransformer(
+        2, likelihood="lognormal", init="pca", max_iter=10, verbose=True, random_state=0
+    ).fit(np.exp(X))
+    printed = re.findall(r"validation bound (\S+) nats", capsys.readouterr().out)
+    assert float(printed[-1]) == pytest.approx(model.best_validation_score_, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "posterior", "score_samples"])
+def test_errors_name_the_method_that_was_called(method):
+    model = VAETransformer(**SMALL).fit(X)
+    with config_context(array_api_dispatch=True), pytest.raises(ValueError, match=method):
+        getattr(model, method)(torch.from_numpy(X))
