@@ -24,7 +24,7 @@ from skvae._vae import VAE, Posterior, explained, log_exposure, log_prob_observe
 
 # Fisher scoring is over for a row that gains no more nats: a proposal needs no better.
 _MOST_STEPS = 20
-_LEAST_GAIN = 1e-2
+_LEAST_GAIN = 0.25
 
 # Parts of a step that are tried in turn: far from the mode a whole one may go too far.
 _PARTS = (1.0, 0.5, 0.25, 0.0625)
