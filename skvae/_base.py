@@ -37,7 +37,7 @@ from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
-from skvae._families import OF_NUMBERS, families_of
+from skvae._families import OF_NUMBERS, resolve_likelihoods
 from skvae._fitted import Fitted, moved
 from skvae._fitting import Job, Request, fit_together, fits
 from skvae._frames import (
@@ -71,7 +71,7 @@ from skvae._sklearn import (
     to_tensor,
 )
 from skvae._state import damaged, opened, sealed
-from skvae._support import check_ranges, check_support, check_totals
+from skvae._checks import check_ranges, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (
@@ -766,7 +766,7 @@ class BaseVAE(
         table = self._fitted.table
         if method in METHODS_OF_FIT and not isinstance(self.likelihood, str):
             known = [column.family for column in table.columns]
-            asked = families_of(self.likelihood, X, read_columns(X), modelled, known)
+            asked = resolve_likelihoods(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
             if asked != table.families:
                 raise has_changed([f"likelihood was {table.families} and is {asked}"])

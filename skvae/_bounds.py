@@ -50,14 +50,14 @@ class Gradients(NamedTuple):
 
 #: The decoder's backward pass: the gradient of the bound with respect to log p(x|z),
 #: (S, K, B), to what follows of it for z, (S, K, B, Z).
-Decoder = Callable[[Tensor], Tensor]
+DecoderBackward = Callable[[Tensor], Tensor]
 
 
 class Bound(NamedTuple):
     """A bound (K, B), and its gradient; both are functions of the terms and beta (K,)."""
 
     value: Callable[[Terms, Tensor], Tensor]
-    gradients: Callable[[Terms, Tensor, Decoder], Gradients]
+    gradients: Callable[[Terms, Tensor, DecoderBackward], Gradients]
 
 
 def gaussian_kl(loc: Tensor, log_scale: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def elbo(terms: Terms, beta: Tensor) -> Tensor:
     return torch.addcmul(log_px, beta.unsqueeze(1), terms.kl.sum(-1), value=-1)
 
 
-def elbo_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
+def elbo_gradients(terms: Terms, beta: Tensor, decoder: DecoderBackward) -> Gradients:
     """By the reparameterisation z = loc + scale * noise, and the KL in closed form."""
     n_draws, _, n_rows = terms.log_px.shape
     z_gradient = decoder(torch.full_like(terms.log_px, 1 / (n_draws * n_rows)))
@@ -110,7 +110,9 @@ def importance_weighted(terms: Terms, beta: Tensor) -> Tensor:
     return log_mean_exp(_log_weights(terms, beta))
 
 
-def importance_weighted_gradients(terms: Terms, beta: Tensor, decoder: Decoder) -> Gradients:
+def importance_weighted_gradients(
+    terms: Terms, beta: Tensor, decoder: DecoderBackward
+) -> Gradients:
     """Doubly reparameterised (DReG) for the encoder: Tucker et al., 2019.
 
     With w the normalised weights, plain backpropagation gives z the gradient

@@ -21,7 +21,7 @@ _COUNTS = LIKELIHOODS["negative_binomial"].support
 _LEAST_DISPERSION = 0.7
 
 
-def families_of(
+def resolve_likelihoods(
     likelihood: Any,
     X: Any,
     columns: Sequence[Cells],

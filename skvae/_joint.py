@@ -28,7 +28,7 @@ def family_of(likelihood: str | Parts, variance: float | None) -> type[Likelihoo
     """The family that a name or parts stand for, its variance learned or given."""
     if variance is None and isinstance(likelihood, str):
         return LIKELIHOODS[likelihood]
-    return _joint(likelihood, variance)
+    return _joint_family(likelihood, variance)
 
 
 def named_columns(likelihood: str | Parts) -> list[tuple[str, slice]]:
@@ -121,7 +121,7 @@ class Joint(Likelihood):
 
 
 @lru_cache(maxsize=128)
-def _joint(likelihood: str | Parts, variance: float | None) -> type[Likelihood]:
+def _joint_family(likelihood: str | Parts, variance: float | None) -> type[Likelihood]:
     sizes = {} if isinstance(likelihood, str) else dict(likelihood)
     parts = []
     for name, columns in named_columns(likelihood):

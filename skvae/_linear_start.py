@@ -75,12 +75,12 @@ def linear_model(
     that of maximum likelihood; "pca" has the loadings of probabilistic PCA, and the
     variances that these leave. No variance is below ``floor``.
     """
-    spectrum: _Covariance | _Rows
+    spectrum: _CovarianceSpectrum | _RandomisedSpectrum
     n_rows, n_columns = len(x), read(x[:1])[0].shape[1]
     if n_columns <= _MAX_COVARIANCE:
         # Small matrices, one after the other: each takes a GPU longer than the host.
         coefficients, mean, covariance = (part.cpu() for part in _regression(x, c, read))
-        spectrum = _Covariance(covariance)
+        spectrum = _CovarianceSpectrum(covariance)
     else:
         rows = torch.randperm(n_rows, generator=generator, device=generator.device)
         rows = rows[: min(_MAX_ROWS, _MAX_NUMBERS // n_columns)]
@@ -89,7 +89,7 @@ def linear_model(
         values, mask = read(some)
         left = values - c @ coefficients.to(c) - mean.to(values)
         n_rows = len(some)
-        spectrum = _Rows(left if mask is None else left * mask, generator)
+        spectrum = _RandomisedSpectrum(left if mask is None else left * mask, generator)
     n_components = min(n_components, n_rows, n_columns)
     if noise == "shared" or not isinstance(noise, str):
         loadings, variance = _ppca(spectrum, n_components, noise, floor)
@@ -159,7 +159,7 @@ def _positive(covariance: Tensor) -> Tensor:
     return found * scale[:, None] * scale
 
 
-class _Covariance:
+class _CovarianceSpectrum:
     """Principal components from the covariance matrix (D, D)."""
 
     max_iter = _MAX_ITER_COVARIANCE
@@ -174,7 +174,7 @@ class _Covariance:
         return values.flip(0)[:n_components], vectors.flip(1)[:, :n_components]
 
 
-class _Rows:
+class _RandomisedSpectrum:
     """The same from the centred rows (N, D), by power iterations on a random basis.
 
     Halko, Martinsson & Tropp, Finding structure with randomness, 2011. The basis is
@@ -210,7 +210,10 @@ class _Rows:
 
 
 def _ppca(
-    spectrum: _Covariance | _Rows, n_components: int, noise: str | float, floor: float
+    spectrum: _CovarianceSpectrum | _RandomisedSpectrum,
+    n_components: int,
+    noise: str | float,
+    floor: float,
 ) -> tuple[Tensor, Tensor]:
     """Loadings (D, Z) and variances (D,), all equal."""
     total = spectrum.total
@@ -222,7 +225,7 @@ def _ppca(
 
 
 def _factor_analysis(
-    spectrum: _Covariance | _Rows, n_components: int, floor: float
+    spectrum: _CovarianceSpectrum | _RandomisedSpectrum, n_components: int, floor: float
 ) -> tuple[Tensor, Tensor]:
     """Loadings (D, Z) and variances (D,).
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skvae._conditions import listed
-from skvae._families import families_of
+from skvae._families import resolve_likelihoods
 from skvae._frames import (
     LIBRARIES,
     Cells,
@@ -110,7 +110,7 @@ class Table:
     def of(cls, X: Any, likelihood: Any, modelled: Sequence[int] | None = None) -> Table:
         """Of a DataFrame or array; the columns to be modelled, by default all."""
         read = read_columns(X)
-        families = families_of(likelihood, X, read, modelled)
+        families = resolve_likelihoods(likelihood, X, read, modelled)
         columns = tuple(Column.of(cells, name) for cells, name in zip(read, families, strict=True))
         return cls(columns, library_of(X))
 

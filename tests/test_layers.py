@@ -30,7 +30,7 @@ LAYERS = {
     "_sklearn": 3,
     "_columns": 3,
     "_conditions": 3,
-    "_support": 3,
+    "_checks": 3,
     "_frames": 3,
     "_families": 3,
     "_tables": 3,

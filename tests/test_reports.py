@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skvae import ConditionalVAE, VAETransformer, _fitting, _training
 from skvae._base import N_DRAWS_LABELS
-from skvae._families import families_of
+from skvae._families import resolve_likelihoods
 from skvae._frames import read_columns
 from skvae._inference import normalised
 from skvae._linear_start import _positive
@@ -45,13 +45,13 @@ DATES = pd.to_datetime(["2020-01-01", "2020-01-02"] * 30)
 def test_counts_are_taken_for_counts(seed):
     """Their variance is their mean but for chance, which decided before."""
     X = pd.DataFrame({"visits": np.random.default_rng(seed).poisson(2, 600)})
-    assert families_of("auto", X, read_columns(X)) == ["negative_binomial"]
+    assert resolve_likelihoods("auto", X, read_columns(X)) == ["negative_binomial"]
 
 
 @pytest.mark.parametrize("values", [RNG.integers(1950, 2000, 600), RNG.integers(1, 6, 600)])
 def test_years_and_grades_are_not(values):
     X = pd.DataFrame({"value": values})
-    assert families_of("auto", X, read_columns(X)) == ["gaussian"]
+    assert resolve_likelihoods("auto", X, read_columns(X)) == ["gaussian"]
 
 
 def test_what_auto_found_is_told():
