@@ -33,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skvae import _inference as inference
+from skvae._checks import check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
 from skvae._docs import LinksToDocs
@@ -71,7 +72,6 @@ from skvae._sklearn import (
     to_tensor,
 )
 from skvae._state import damaged, opened, sealed
-from skvae._checks import check_ranges, check_support, check_totals
 from skvae._tables import Table
 from skvae._training import Trained, Training, Watch
 from skvae._vae import (

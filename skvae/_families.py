@@ -1,4 +1,4 @@
-"""Families: the likelihood of every column, as users name them or by their dtypes."""
+"""The likelihood of every column, as users name them or by their dtypes."""
 
 from __future__ import annotations
 
