@@ -319,7 +319,7 @@ class BaseVAE(
         if previous is None:
             sizes = None if request.table is None else request.table.sizes
             ranges = Ranges.of(x)
-            check_ranges(ranges, self._place)
+            check_ranges(ranges, families, self._place)
             with_mask = bool((ranges.n_known < len(x)).any())
             is_relative = self.exposure is not None
             if is_relative and with_mask:
@@ -651,7 +651,7 @@ class BaseVAE(
 
         Or as sparse rows, which have all their cells.
         """
-        if issparse(X) and np.isnan(X.data).any():
+        if issparse(X) and (cells := X.tocsr().data).dtype.kind == "f" and np.isnan(cells).any():
             raise ValueError(
                 "X is sparse and has missing cells (NaN), which need a dense X: X.toarray()."
             )

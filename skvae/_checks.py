@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from skvae._columns import Ranges
-from skvae._likelihoods import LIKELIHOODS
+from skvae._likelihoods import LIKELIHOODS, MOST_COUNT
 from skvae._rows import Rows, slices
 
-_COUNTS = "Counts are of whole things; for other or larger numbers use likelihood='gaussian'."
+_COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
 _REMEDIES = {
     "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
     "poisson": _COUNTS,
@@ -46,8 +46,8 @@ def check_support(x: Rows, families: Sequence[str], place: Place) -> None:
                 )
 
 
-def check_ranges(ranges: Ranges, place: Place) -> None:
-    """Every column has cells that are not missing, and a range that is a number."""
+def check_ranges(ranges: Ranges, families: Sequence[str], place: Place) -> None:
+    """Every column has cells that are not missing, and none that a fit cannot follow."""
     for column in (ranges.n_known == 0).nonzero()[:1, 0].tolist():
         raise ValueError(f"{place(':', column)} is missing in every row. Leave the column out.")
     for column in (ranges.highest - ranges.lowest).isinf().nonzero()[:1, 0].tolist():
@@ -56,6 +56,13 @@ def check_ranges(ranges: Ranges, place: Place) -> None:
             f"{place(':', column)} goes from {low:g} to {high:g}, which is more than a float64 can "
             "tell. Divide the column by a large number, or take its logarithm."
         )
+    for column in (ranges.highest > MOST_COUNT).nonzero()[:, 0].tolist():
+        if LIKELIHOODS[families[column]].reading == "count":
+            raise ValueError(
+                f"{place(':', column)} has counts up to {ranges.highest[column].item():g}, and "
+                f"likelihood={families[column]!r} goes up to {MOST_COUNT:g}. Use 'gaussian' or "
+                "'lognormal' for numbers as large."
+            )
 
 
 def check_totals(x: Rows, families: Sequence[str], place: Place) -> None:

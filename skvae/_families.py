@@ -9,13 +9,11 @@ import numpy as np
 
 from skvae._conditions import listed
 from skvae._frames import Cells, as_array, kind_of, numbers_of
-from skvae._likelihoods import LIKELIHOODS
+from skvae._likelihoods import LIKELIHOODS, MOST_COUNT
 from skvae._sklearn import column_indices
 
 #: Likelihoods that take a column of numbers as it is.
 OF_NUMBERS = frozenset(name for name in LIKELIHOODS if name != "categorical")
-
-_COUNTS = LIKELIHOODS["negative_binomial"].support
 
 # Of few rows chance alone would allow for anything: grades and years are no counts.
 _LEAST_DISPERSION = 0.7
@@ -103,7 +101,7 @@ def _vary_as_counts(values: np.ndarray) -> bool:
     That of events which do not know of each other is the mean but for chance, with a standard
     deviation of sqrt(2 / n) of it, of which three are allowed for.
     """
-    if not len(values) or not 0 <= values.min() <= values.max() <= _COUNTS.high:
+    if not len(values) or not 0 <= values.min() <= values.max() <= MOST_COUNT:
         return False
     least = max(_LEAST_DISPERSION, 1 - 3 * np.sqrt(2 / len(values)))
     return bool(values.var() >= least * values.mean())

@@ -38,8 +38,8 @@ _DEGREES_START = 10.0
 #: exp(30) in units of the column's variance, or counts: far beyond any data, far below overflow.
 LOG_CEILING = 30.0
 
-# The largest count, which a mean can follow.
-_MOST_COUNT = 1e13
+#: The largest count: exp(LOG_CEILING) is the largest mean.
+MOST_COUNT = 1e13
 
 # The least mean of a count, and share of a bit or category, at which a start begins; and the
 # most that a count's variance may exceed its mean there, over the mean squared.
@@ -70,7 +70,7 @@ class Support(NamedTuple):
 
     def __str__(self) -> str:
         if self.is_whole:
-            return f"{{{self.low:g}, {self.low + 1:g}, ..., {self.high:g}}}"
+            return f"{{{self.low:g}, {self.low + 1:g}, ...}}"
         opening = "(" if self.is_open else "["
         closing = ")" if math.isinf(self.high) else "]"
         return f"{opening}{self.low:g}, {self.high:g}{closing}"
@@ -321,7 +321,7 @@ class Poisson(Likelihood):
     log_rate: Tensor
 
     parameters: ClassVar[tuple[str, ...]] = ("log_rate",)
-    support: ClassVar[Support] = Support(0.0, _MOST_COUNT, is_whole=True)
+    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
     reading: ClassVar[Reading] = "count"
 
     @classmethod
@@ -366,7 +366,7 @@ class NegativeBinomial(Likelihood):
     _r: Tensor
 
     parameters: ClassVar[tuple[str, ...]] = ("log_mean", "log_overdispersion")
-    support: ClassVar[Support] = Support(0.0, _MOST_COUNT, is_whole=True)
+    support: ClassVar[Support] = Support(0.0, math.inf, is_whole=True)
     reading: ClassVar[Reading] = "count"
 
     @classmethod
