@@ -1199,12 +1199,13 @@ def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
 def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows to train on and to validate by; columns that only the latter know give one of these."""
     is_known = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-    for some in chunks(Chosen(x, rows)):
+    for some in chunks(Chosen(x, rows.to(x.device))):
         is_known |= ~some.isnan().all(0)
         if is_known.all():
             return rows, validation_rows
-    known = ~x.index_select(0, validation_rows)[:, ~is_known].isnan()
-    moved = known.int().argmax(0).unique()  # for every column the first row that knows it
+    known = ~x.index_select(0, validation_rows.to(x.device))[:, ~is_known].isnan()
+    # For every column the first row that knows it.
+    moved = known.int().argmax(0).unique().to(rows.device)
     is_kept = torch.ones_like(validation_rows, dtype=torch.bool)
     is_kept[moved] = False
     return torch.cat((rows, validation_rows[moved])).sort()[0], validation_rows[is_kept]

@@ -50,8 +50,9 @@ class Laplace(NamedTuple):
 
     def uncorrelated(self) -> Posterior:
         """The normal of the same means and variances."""
-        one = torch.eye(self.root.shape[-1]).to(self.root).expand_as(self.root)
-        inverse = torch.linalg.solve_triangular(self.root, one, upper=False)
+        root = self.root
+        one = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand_as(root)
+        inverse = torch.linalg.solve_triangular(root, one, upper=False)
         return Posterior(self.loc, inverse.square().sum(-2).log() / 2)
 
 
