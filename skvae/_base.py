@@ -972,21 +972,18 @@ class BaseVAE(
         return _completed(x.x, columns.decode(means, noise.dtype, is_mean=True))
 
     def _resampled(
-        self, X: Any, values: Any, n_draws: int, n_importance: int, random_state: Any
+        self, X: Any, values: Any, n_imputations: int, n_draws: int, random_state: Any
     ) -> list[Tensor]:
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
         generator = self._generator(random_state)
         model, x, c = self._enter(X, values)
-        noise, columns = (
-            _noise(model, self._check_count(n_importance, "n_importance")),
-            self._fitted.columns,
-        )
-        n_draws = self._check_count(n_draws)
+        noise, columns = _noise(model, self._check_count(n_draws)), self._fitted.columns
+        n_imputations = self._check_count(n_imputations, "n_imputations")
         if c is not None:
-            draws = inference.resampled(model, x, c, noise, n_draws, generator)
+            draws = inference.resampled(model, x, c, noise, n_imputations, generator)
         else:
-            shares = inference.normalised(self._joint(model, x, n_importance), 1).cpu()
-            labels = torch.multinomial(shares, n_draws, True, generator=generator).T.numpy()
+            shares = inference.normalised(self._joint(model, x, n_draws), 1).cpu()
+            labels = torch.multinomial(shares, n_imputations, True, generator=generator).T.numpy()
             draws = torch.cat(
                 [
                     inference.resampled(

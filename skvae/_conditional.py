@@ -346,10 +346,10 @@ class ConditionalVAE(BaseVAE):
     def sample_missing(
         self,
         X: Any,
-        n_draws: int = 1,
+        n_imputations: int = 1,
         *,
         condition: Any = None,
-        n_importance: int = 512,
+        n_draws: int = 512,
         random_state: int | np.random.RandomState | None = None,
     ) -> list[Any]:
         """Copies of X whose missing cells are drawn: multiple imputations.
@@ -362,12 +362,12 @@ class ConditionalVAE(BaseVAE):
         ----------
         X : array-like of shape (n_samples, n_features)
             With NaN, None or NA where cells are missing.
-        n_draws : int, default=1
-            Copies.
+        n_imputations : int, default=1
+            Number of completed copies of X.
         condition : array-like or DataFrame, default=None
             As in `transform`.
-        n_importance : int, default=512
-            Size of the importance sample of each row.
+        n_draws : int, default=512
+            Draws of z for each row, as in `impute`.
         random_state : int, RandomState instance or None, default=None
             None uses the estimator's own.
 
@@ -376,7 +376,7 @@ class ConditionalVAE(BaseVAE):
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
         """
         x, values = self._enter_given(X, condition, "sample_missing")
-        copies = self._resampled(x, values, n_draws, n_importance, random_state)
+        copies = self._resampled(x, values, n_imputations, n_draws, random_state)
         given = [] if values is None else self._fitted.conditions.ordered(values)
         return [self._assemble(copy, given, x, False, completed=X) for copy in copies]
 

@@ -255,9 +255,9 @@ class VAETransformer(BaseVAE):
     def sample_missing(
         self,
         X: Any,
-        n_draws: int = 1,
+        n_imputations: int = 1,
         *,
-        n_importance: int = 512,
+        n_draws: int = 512,
         random_state: int | np.random.RandomState | None = None,
     ) -> list[Any]:
         """Copies of X whose missing cells are drawn: multiple imputations.
@@ -270,10 +270,10 @@ class VAETransformer(BaseVAE):
         ----------
         X : array-like of shape (n_samples, n_features)
             With NaN, None or NA where cells are missing.
-        n_draws : int, default=1
-            Copies.
-        n_importance : int, default=512
-            Size of the importance sample of each row.
+        n_imputations : int, default=1
+            Number of completed copies of X.
+        n_draws : int, default=512
+            Draws of z for each row, as in `impute`.
         random_state : int, RandomState instance or None, default=None
             None uses the estimator's own.
 
@@ -283,7 +283,7 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         x, _ = self._read(X, reset=False, method="sample_missing")
-        copies = self._resampled(x, None, n_draws, n_importance, random_state)
+        copies = self._resampled(x, None, n_imputations, n_draws, random_state)
         return [self._rows(copy, x, is_mean=False, completed=X) for copy in copies]
 
     def sample(

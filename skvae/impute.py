@@ -158,7 +158,7 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         model: Any = self.estimator_
         if self.sample_posterior:
             (completed,) = model.sample_missing(
-                X, n_importance=self.n_draws, random_state=self.random_state
+                X, n_draws=self.n_draws, random_state=self.random_state
             )
         else:
             completed = model.impute(X, n_draws=self.n_draws)

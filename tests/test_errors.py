@@ -421,7 +421,9 @@ def test_number_of_samples(vae, cvae, n_samples):
         says([f"n_samples must be an integer of at least 1; got {n_samples!r}"],
              model.sample, n_samples)  # fmt: skip
         says(["n_draws", repr(n_samples)], model.score_samples, X, n_draws=n_samples)
-        says(["n_importance", repr(n_samples)], model.sample_missing, X, n_importance=n_samples)
+        for name in ("n_imputations", "n_draws"):
+            words = [f"{name} must be", repr(n_samples)]
+            says(words, model.sample_missing, X, **{name: n_samples})
 
 
 def test_number_of_samples_and_rows_of_the_condition(cvae):
