@@ -169,7 +169,7 @@ class BaseVAE(
         "init": [StrOptions({"both", "pca", "factor_analysis", "random"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
-        "device": [str],
+        "device": [str, torch.device],
         "verbose": ["verbose"],
     }
 
@@ -197,7 +197,7 @@ class BaseVAE(
     init: str
     warm_start: bool
     random_state: int | np.random.RandomState | None
-    device: str
+    device: str | torch.device
     verbose: bool | int
 
     # ------------------------------------------------------------------ fitting
@@ -1070,6 +1070,8 @@ class BaseVAE(
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
+        if isinstance(self.device, torch.device):  # a state has nothing of torch in it
+            state["device"] = str(self.device)
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
             for name in ("kl_per_component_", "noise_variance_"):
@@ -1111,6 +1113,8 @@ class BaseVAE(
         beside = getattr(self, "_condition_at", [])
         is_in_columns = getattr(self, "_source", "") == "columns"
         shapes = {"kl_per_component_": (n_components,)}
+        if hasattr(self, "condition_prior_"):
+            shapes["condition_prior_"] = (len(conditions.log_prior),)
         if hasattr(self, "noise_variance_"):
             shapes["noise_variance_"] = (len(columns.families),)
         if (
@@ -1248,7 +1252,8 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     return ndtri(points.clip(half, 1 - half))
 
 
-def _device(device: str, x: Rows) -> torch.device:
+def _device(device: str | torch.device, x: Rows) -> torch.device:
+    device = str(device)
     if device == "auto":
         if x.device.type == "cuda":
             return x.device

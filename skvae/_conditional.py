@@ -16,6 +16,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
+    columns_named,
     is_categorical,
     kind_of_target,
     kinds_of,
@@ -62,9 +63,9 @@ class ConditionalVAE(BaseVAE):
 
     Parameters
     ----------
-    condition_columns : list of str or int, default=None
-        Columns of X that are the condition, by name or position; the model is one of the
-        others. Outputs have the width of X, with the condition in its columns.
+    condition_columns : str, int or list of these, default=None
+        Columns of X that are the condition, by name or position; the others are modelled.
+        Outputs have the width of X, with the condition in its columns.
 
 {PARAMETERS}
 
@@ -79,6 +80,10 @@ class ConditionalVAE(BaseVAE):
     combinations_ : list of tuple
         The combinations of labels seen in `fit`, where all columns are labels: the
         columns of `condition_proba`.
+
+    condition_prior_ : ndarray of shape (n_combinations,)
+        p(c) of each entry of `combinations_`: its share of the rows of the first `fit` or
+        `partial_fit`. Likewise.
 
 {ATTRIBUTES}
 
@@ -117,14 +122,14 @@ class ConditionalVAE(BaseVAE):
 
     _parameter_constraints: ClassVar = {
         **BaseVAE._parameter_constraints,
-        "condition_columns": ["array-like", None],
+        "condition_columns": ["array-like", str, Integral, None],
     }
 
     def __init__(
         self,
         n_components: int = 8,
         *,
-        condition_columns: Sequence[int | str] | None = None,
+        condition_columns: Sequence[int | str] | int | str | None = None,
         likelihood: Any = "gaussian",
         handle_unknown: str = "error",
         exposure: str | None = None,
@@ -564,7 +569,7 @@ class ConditionalVAE(BaseVAE):
         n_rows = X.shape[0]
         if condition is not None and in_columns is not None:
             raise ValueError(
-                f"condition= was given, and condition_columns={list(self.condition_columns)!r} "
+                f"condition= was given, and condition_columns={self.condition_columns!r} "
                 "too. The condition comes from one place: leave one of them out."
             )
         if in_columns is not None:
@@ -602,7 +607,7 @@ class ConditionalVAE(BaseVAE):
 
     def _set_condition(self, source: str) -> None:
         self._source = source
-        for name in ("classes_", "categories_", "combinations_"):
+        for name in ("classes_", "categories_", "combinations_", "condition_prior_"):
             if hasattr(self, name):
                 delattr(self, name)
         conditions = self._fitted.conditions
@@ -612,6 +617,7 @@ class ConditionalVAE(BaseVAE):
             every = np.arange(len(conditions.log_prior))
             labels = [column.tolist() for column in conditions.values(every)]
             self.combinations_ = list(zip(*labels, strict=True))
+            self.condition_prior_ = np.exp(conditions.log_prior)
             if len(labels) == 1:
                 self.classes_ = conditions.labels[0]
 
@@ -662,7 +668,7 @@ class ConditionalVAE(BaseVAE):
         others = _others(positions, table.shape[1])
         if not others:
             raise ValueError(
-                f"condition_columns={list(self.condition_columns)!r} are all the columns of X; "
+                f"condition_columns={self.condition_columns!r} are all the columns of X; "
                 "none is left to model."
             )
         if hasattr(table, "columns"):
@@ -686,20 +692,21 @@ class ConditionalVAE(BaseVAE):
     def _check_condition_columns(self) -> None:
         """A model that goes on has its condition where it was."""
         names = list(getattr(self, "feature_names_in_", ()))
-        given = [] if self.condition_columns is None else list(self.condition_columns)
+        given = columns_named(self.condition_columns)
         asked = [names.index(column) if column in names else column for column in given]
         asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
         if asked != self._condition_at:
             raise has_changed([f"condition_columns was {self._condition_at} and is {given}"])
 
     def _positions(self, table: Any) -> list[int]:
-        given = self.condition_columns
-        if isinstance(given, str) or not all(isinstance(c, (str, Integral)) for c in given):
+        given = columns_named(self.condition_columns)
+        # A bool counts as an integer, but in a list it would be part of a mask.
+        if not all(isinstance(c, str | Integral) and not isinstance(c, bool) for c in given):
             raise ValueError(
-                f"condition_columns={given!r} must be a list of names (str) or positions (int) of "
-                "columns of X, for instance ['batch'] or [0]."
+                f"condition_columns={self.condition_columns!r} must be names (str) or positions "
+                "(int) of columns of X, for instance 'batch' or [0, 1]."
             )
-        if not len(given):
+        if not given:
             raise ValueError(
                 "condition_columns is an empty list. Name columns of X, or take the condition from "
                 "y or condition=: condition_columns=None."
@@ -708,7 +715,7 @@ class ConditionalVAE(BaseVAE):
         if not all(isinstance(name, str) for name in names):
             names = []
         positions = []
-        for column in self.condition_columns:
+        for column in given:
             if isinstance(column, str):
                 if column not in names:
                     raise ValueError(
@@ -728,9 +735,7 @@ class ConditionalVAE(BaseVAE):
                     )
                 positions.append(int(column) % table.shape[1])
         if len(set(positions)) < len(positions):
-            raise ValueError(
-                f"condition_columns={list(self.condition_columns)!r} names a column twice."
-            )
+            raise ValueError(f"condition_columns={self.condition_columns!r} names a column twice.")
         return positions
 
     def _labels(

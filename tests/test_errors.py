@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skvae import ConditionalVAE, VAETransformer
@@ -271,11 +272,10 @@ def test_y_of_the_wrong_length():
 
 @pytest.mark.parametrize("scalar", ["ant", 1, 1.0, np.str_("ant"), np.float64(2), True])
 def test_scalar_condition(cvae, scalar):
-    """One value is not a column; the message shows how to write one."""
+    """One value is not a column where rows are counted; the message shows how to write one."""
     words = ["single value", "Write ["]
     says(words, ConditionalVAE(**SMALL).fit, X, condition=scalar)
     says(words, cvae.transform, X, condition=scalar)
-    says(words, cvae.sample, condition=scalar)
 
 
 def test_three_axes_in_the_condition(cvae):
@@ -351,7 +351,7 @@ def test_condition_columns_that_are_all():
     says(["all the columns"], ConditionalVAE(condition_columns=[0, 1, 2, 3], **SMALL).fit, X)
 
 
-@pytest.mark.parametrize("wrong", [[1.5], [None], "a", 1])
+@pytest.mark.parametrize("wrong", [[1.5], [None], 1.5, "a", {"a"}, True, [True, False]])
 def test_condition_columns_of_the_wrong_type(wrong):
     """A column is a name or a position; nothing is rounded in silence."""
     says(["condition_columns"], ConditionalVAE(condition_columns=wrong, **SMALL).fit, X)
@@ -396,6 +396,7 @@ def test_unknown_device():
     says(["'gpu'", "'auto'", "'cuda'"], VAETransformer(device="gpu").fit, X)
     says(["'cuda:99'", "'auto'"], VAETransformer(device="cuda:99").fit, X)
     says(["'meta'", "not supported"], VAETransformer(device="meta").fit, X)
+    says(["'meta'", "not supported"], VAETransformer(device=torch.device("meta")).fit, X)
 
 
 SIZES = [

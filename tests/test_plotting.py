@@ -486,7 +486,7 @@ def test_reconstruction_takes_the_likeliest_labels(cvae):
         ReconstructionDisplay.from_estimator(cvae, X, condition=Y[:6])
 
 
-@pytest.mark.parametrize("columns", [["kind"], [2]])
+@pytest.mark.parametrize("columns", [["kind"], [2], "kind", 2])
 def test_columns_of_a_condition_are_not_shown(frame, columns):
     """Rows are decoded with the condition they have."""
     table = frame.copy()
