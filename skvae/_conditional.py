@@ -471,24 +471,37 @@ class ConditionalVAE(BaseVAE):
         return to_tensor(self.score_samples(X, condition=condition)).mean().item()
 
     def condition_proba(self, X: Any, *, n_draws: int = 128) -> Any:
-        """p(c|x), proportional to p(c) p(x|c), for labels.
+        """p(c|x) of labels, proportional to p(c) p(x|c).
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=128
-            Draws of z for p(x|c).
+            Number of draws of z for p(x|c).
 
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`, or with several columns of labels of `combinations_`.
+            Columns are in the order of `classes_`, or for several columns of labels in that
+            of `combinations_`.
+
+        Raises
+        ------
+        ValueError
+            If part of the condition is numeric, or X contains it (`condition_columns`).
         """
         check_is_fitted(self)
         if self._source == "columns":
             raise ValueError(
-                "condition_proba asks for what X itself tells here: the condition is in its "
-                f"columns {self._names_beside()}."
+                "condition_proba is not defined with condition_columns: X already contains the "
+                f"condition, in {self._names_beside()}."
+            )
+        if self._fitted.conditions.combinations is None:
+            raise ValueError(
+                "condition_proba gives p(c|x) for labels, but the condition is numeric in "
+                f"{listed(self._fitted.conditions.numbers)}. Fit with labels, or discretise it "
+                "(KBinsDiscretizer)."
             )
         X, _ = self._enter_given(X, None, "condition_proba")
         model, x, c = self._enter(X, None)

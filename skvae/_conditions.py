@@ -128,6 +128,11 @@ class Conditions:
     def labels(self) -> list[np.ndarray]:
         return [column.categories for column in self.columns if isinstance(column, Labels)]
 
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the columns that are numbers."""
+        return [column.name for column in self.columns if isinstance(column, Number)]
+
     def ordered(self, values: Values) -> list[np.ndarray]:
         """The columns of a condition in the order of fit: by name where both have names."""
         names = [column.name for column in self.columns]

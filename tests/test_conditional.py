@@ -206,7 +206,7 @@ def test_metadata_routing_through_pipeline_and_search():
         dose = np.linspace(0, 1, N)
         pipe.fit(X, CODE, condition=dose)
         assert pipe.predict(X, condition=dose).shape == (N,)
-        with pytest.raises(ValueError, match="condition is needed"):
+        with pytest.raises(ValueError, match="condition= is required"):
             pipe.predict(X)
         grid = {"conditionalvae__n_components": [1, 2]}
         search = GridSearchCV(pipe, grid, cv=3, error_score="raise")

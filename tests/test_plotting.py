@@ -711,7 +711,7 @@ def test_samples_of_several_labels_and_of_numbers():
     numbers = ConditionalVAE(**SMALL).fit(X, condition=np.linspace(0, 1, N))
     display = SampleDisplay.from_estimator(numbers, n_samples=2, condition=[0.0, 0.5])
     assert display.condition_names == ["0.0", "0.5"]
-    with pytest.raises(ValueError, match="a condition is needed"):
+    with pytest.raises(ValueError, match="condition= is required"):
         SampleDisplay.from_estimator(numbers)
 
 
