@@ -25,7 +25,7 @@ from skvae._conditions import (
     read_target,
     warn_of_many_labels,
 )
-from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._frames import as_array, received
 from skvae._sklearn import (
     check_feature_names,
@@ -71,6 +71,8 @@ class ConditionalVAE(BaseVAE):
 
     Parameters
     ----------
+{N_COMPONENTS}
+
     condition_columns : str, int or list of these, default=None
         Columns of X that are the condition, by name or position; the others are modelled.
         Outputs have the width of X, with the condition in its columns. In a float array
@@ -206,13 +208,14 @@ class ConditionalVAE(BaseVAE):
             The condition, if neither `condition` nor `condition_columns` is given: numbers
             if it is a continuous target, otherwise labels. Whole numbers are labels, even
             as floats; to have them read as numbers, pass them as `condition`, as floats.
-        condition : array-like or DataFrame of shape (n_samples,) or (n_samples, n_columns), \
-                default=None
-            The condition: floats are numbers, all else are labels. No value may be missing.
+        condition : array-like or DataFrame, default=None
+            The condition, of shape (n_samples,) or (n_samples, n_columns): floats are
+            numbers, all else are labels. No value may be missing.
 
         Returns
         -------
         self : ConditionalVAE
+            The fitted estimator.
 
         Raises
         ------
@@ -245,6 +248,7 @@ class ConditionalVAE(BaseVAE):
         Returns
         -------
         self : ConditionalVAE
+            The fitted estimator.
         """
         with self._kept_if_it_fails():
             return self._fit_given(X, y, condition, is_partial=True)
@@ -267,6 +271,7 @@ class ConditionalVAE(BaseVAE):
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
+            Means of q(z|x, c), as `transform` gives them.
         """
         return self.fit(X, y, condition=condition).transform(X, condition=condition)
 
@@ -332,6 +337,7 @@ class ConditionalVAE(BaseVAE):
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Points of the latent space, such as those that `transform` gives.
         condition : array-like or DataFrame, default=None
             The condition of each row, as in `fit`.
         mean : bool, default=True
@@ -524,6 +530,7 @@ class ConditionalVAE(BaseVAE):
         Returns
         -------
         score : float
+            In nats per row.
         """
         check_is_fitted(self)
         if condition is None and y is not None and self._source == "target":

@@ -31,10 +31,11 @@ class LinksToDocs:
         return site() + page if site() else ""
 
 
-PARAMETERS = """\
+N_COMPONENTS = """\
     n_components : int, default=8
-        Number of latent components. May exceed the number of columns of X.
+        Number of latent components. May exceed the number of columns of X."""
 
+PARAMETERS = """\
     likelihood : str, mapping or list of (str, columns), default="gaussian"
         Distribution p(x|z) of the columns: one name for all of them, or names with the
         columns they apply to. Results are always in the units of X.

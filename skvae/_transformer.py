@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
-from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._sklearn import fit_context, to_tensor, with_callbacks
 
 
@@ -32,6 +32,8 @@ class VAETransformer(BaseVAE):
 
     Parameters
     ----------
+{N_COMPONENTS}
+
 {PARAMETERS}
 
     Attributes
@@ -134,6 +136,7 @@ class VAETransformer(BaseVAE):
         Returns
         -------
         self : VAETransformer
+            The fitted estimator.
 
         Raises
         ------
@@ -166,6 +169,7 @@ class VAETransformer(BaseVAE):
         Returns
         -------
         self : VAETransformer
+            The fitted estimator.
         """
         with self._kept_if_it_fails():
             self._validate_params()  # which scikit-learn leaves out once there is a model
@@ -221,6 +225,7 @@ class VAETransformer(BaseVAE):
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Points of the latent space, such as those that `transform` gives.
         mean : bool, default=True
             False draws x from p(x|z), noise included, in place of E[x|z].
         random_state : int, RandomState instance or None, default=None
@@ -377,6 +382,7 @@ class VAETransformer(BaseVAE):
         Returns
         -------
         score : float
+            In nats per row.
         """
         return to_tensor(self.score_samples(X)).mean().item()
 

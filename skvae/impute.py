@@ -124,6 +124,7 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         Returns
         -------
         self : VAEImputer
+            The fitted estimator.
         """
         if issparse(X):
             raise TypeError(
@@ -156,6 +157,7 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features_out)
+            The completed rows, and with `add_indicator` its columns after them.
         """
         check_is_fitted(self)
         model: Any = self.estimator_
