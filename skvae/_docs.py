@@ -223,7 +223,8 @@ ATTRIBUTES = """\
         Names of the columns seen in `fit`. Only set if they are all strings."""
 
 REFERENCES = """\
-    .. [1] D. P. Kingma and M. Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+    .. [1] D. P. Kingma and M. Welling, "Auto-Encoding Variational Bayes",
+       ICLR 2014.
     .. [2] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders",
        ICLR 2016.
     .. [3] G. Tucker, D. Lawson, S. Gu and C. J. Maddison, "Doubly Reparameterized
