@@ -1073,7 +1073,7 @@ class BaseVAE(
             state["device"] = str(self.device)
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
-            for name in ("kl_per_component_", "noise_variance_"):
+            for name in ("kl_per_component_", "noise_variance_", "condition_prior_"):
                 if name in state:
                     state[name] = to_numpy(state[name])
         return sealed(self, state)

@@ -707,7 +707,8 @@ class ConditionalVAE(BaseVAE):
             every = np.arange(len(conditions.log_prior))
             labels = [column.tolist() for column in conditions.values(every)]
             self.combinations_ = list(zip(*labels, strict=True))
-            self.condition_prior_ = np.exp(conditions.log_prior)
+            prior = np.exp(conditions.log_prior).astype(self._fitted.dtype)
+            self.condition_prior_ = self._output(torch.from_numpy(prior), None)
             if len(labels) == 1:
                 self.classes_ = conditions.labels[0]
 
