@@ -41,7 +41,7 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         imputation: ``n_importance_samples=5``, ``dropout=0.2`` and
         ``n_iter_no_change=50``, and ``likelihood="auto"`` if X has columns of categories
         or strings. A ConditionalVAE takes its condition from its ``condition_columns``, or
-        from y.
+        labels from y, which `transform` integrates out.
     sample_posterior : bool, default=False
         Draw the missing cells instead of filling in their mean, so that the completed rows
         vary as complete ones do. For several draws use ``estimator_.sample_missing``.
@@ -118,8 +118,8 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Dense, with NaN, None or NA where cells are missing.
         y : array-like of shape (n_samples,), default=None
-            The condition, if the estimator is a ConditionalVAE that takes it from y;
-            otherwise ignored.
+            Labels: the condition, if the estimator is a ConditionalVAE that takes it from
+            y; otherwise ignored.
 
         Returns
         -------
