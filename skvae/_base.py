@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import joblib
 import numpy as np
@@ -35,7 +35,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._checks import check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
-from skvae._conditions import Conditions, Number, listed
+from skvae._conditions import Conditions, listed
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, resolve_likelihoods
@@ -144,7 +144,7 @@ class BaseVAE(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), dict, list, tuple],
+        "likelihood": [StrOptions({*LIKELIHOODS, "auto"}), Mapping, list, tuple],
         "handle_unknown": [StrOptions({"error", "missing"})],
         "exposure": [StrOptions({"total"}), None],
         "noise_variance": [
@@ -169,23 +169,23 @@ class BaseVAE(
         "init": [StrOptions({"both", "pca", "factor_analysis", "random"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
-        "device": [str],
+        "device": [str, torch.device],
         "verbose": ["verbose"],
     }
 
     # The parameters, of which each estimator has its own constructor.
     n_components: int
-    likelihood: Any
-    handle_unknown: str
-    exposure: str | None
-    noise_variance: str | float
+    likelihood: str | Mapping[str, Any] | Sequence[tuple[str, Any]]
+    handle_unknown: Literal["error", "missing"]
+    exposure: Literal["total"] | None
+    noise_variance: Literal["feature", "shared", "decoder"] | float
     beta: float
     n_importance_samples: int
-    hidden_layer_sizes: Sequence[int]
-    activation: str
+    hidden_layer_sizes: int | Sequence[int]
+    activation: Literal["silu", "relu", "tanh", "gelu", "elu"]
     dropout: float
     alpha: float
-    learning_rate: str
+    learning_rate: Literal["adaptive", "cosine", "constant"]
     learning_rate_init: float
     batch_size: int
     max_iter: int
@@ -194,10 +194,10 @@ class BaseVAE(
     n_iter_no_change: int
     tol: float
     n_init: int
-    init: str
+    init: Literal["both", "pca", "factor_analysis", "random"]
     warm_start: bool
     random_state: int | np.random.RandomState | None
-    device: str
+    device: str | torch.device
     verbose: bool | int
 
     # ------------------------------------------------------------------ fitting
@@ -538,33 +538,33 @@ class BaseVAE(
     ) -> Iterator[str]:
         if is_interrupted:
             yield (
-                f"fit was interrupted after {self.n_iter_} epochs; the estimator holds the best "
-                "weights up to then."
+                f"Training was interrupted after {self.n_iter_} epochs; the estimator holds the "
+                "best weights so far."
             )
             return
         if not best.is_finite:
             yield (
-                "the training bound stopped being finite in epoch "
-                f"{len(best.training_bounds) + 1}; the estimator holds the best weights before. "
-                f"Lower learning_rate_init (it is {self.learning_rate_init:g}), or look for "
-                "extreme values in X."
+                "The training bound stopped being finite in epoch "
+                f"{len(best.training_bounds) + 1}; the estimator holds the best weights before it. "
+                f"Lower learning_rate_init (now {self.learning_rate_init:g}), or check X for "
+                "extreme values."
             )
         elif is_untrained:
             yield (
-                "no epoch came above the random networks at which training began (validation "
-                f"bound {self.best_validation_score_:.4g} nats a row, at last "
-                f"{self.validation_scores_[-1]:.4g}): the features are noise. Lower "
-                f"learning_rate_init (it is {self.learning_rate_init:g}), look for columns of X "
-                "that are extreme in few rows, or give more rows."
+                "Training never improved on its random start (validation bound "
+                f"{self.best_validation_score_:.4g} nats per row, finally "
+                f"{self.validation_scores_[-1]:.4g}), so the features carry no information. Lower "
+                f"learning_rate_init (now {self.learning_rate_init:g}), check X for columns with "
+                "extreme values in a few rows, or use more rows."
             )
         elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
             yield (
-                f"max_iter={self.max_iter} epochs were over while the bound was still improving. "
-                "Raise max_iter, or learning_rate_init."
+                f"Stopped after max_iter={self.max_iter} epochs while the bound was still "
+                "improving. Increase max_iter or learning_rate_init."
             )
         is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
-            remedy = "raise max_iter"
+            remedy = "increase max_iter"
             a = best.model.architecture
             other = []  # what is not so already
             if self.init in ("pca", "random") and a.likelihood != "bernoulli":
@@ -574,10 +574,10 @@ class BaseVAE(
             if other:
                 remedy += f", use {' or '.join(other)}"
             yield (
-                f"all {self.n_components} components collapsed: none tells more than "
-                f"{ACTIVE_NATS:g} nats about a row, and the features are noise. Lower beta (it is "
-                f"{self.beta:g}), {remedy}; or the columns of X are independent, and there is "
-                "nothing to find."
+                f"All {self.n_components} components collapsed: none carries more than "
+                f"{ACTIVE_NATS:g} nats about a row, so the features carry no information. Lower "
+                f"beta (now {self.beta:g}), {remedy}; or the columns of X are independent, and "
+                "there is nothing to find."
             )
 
     def _previous(self, design: dict[str, Any], is_partial: bool) -> Fitted | None:
@@ -606,7 +606,7 @@ class BaseVAE(
         used = [LIKELIHOODS[name] for name in set(families)]
         if self.exposure is not None and not any(family.reading == "count" for family in used):
             raise ValueError(
-                f"exposure={self.exposure!r} is of counts, and no column of X is one. Use "
+                f"exposure={self.exposure!r} needs counts, and no column of X is one. Use "
                 "likelihood='poisson' or 'negative_binomial', or exposure=None."
             )
         noise = self.noise_variance
@@ -688,7 +688,7 @@ class BaseVAE(
             called = position if names is None else str(names[position])
             raise ValueError(
                 f"could not convert string to float: {self._place(row, column)} is {value!r}, and "
-                f"likelihood={self.likelihood!r} is of numbers. Columns of strings are categories: "
+                f"likelihood={self.likelihood!r} needs numbers. Columns of strings are categories: "
                 "use likelihood='auto', or name the likelihood of each column, for instance "
                 f"likelihood={{'categorical': [{called!r}], 'remainder': 'gaussian'}}."
             ) from error
@@ -813,10 +813,9 @@ class BaseVAE(
     def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
         if values is None and conditions.combinations is None:
-            names = [c.name for c in conditions.columns if isinstance(c, Number)]
             raise ValueError(
-                f"a condition is needed: {names} are numbers, which cannot be integrated out as "
-                "labels can. Pass condition= to a method that takes it."
+                f"condition= is required: the numeric condition {listed(conditions.numbers)} "
+                "cannot be integrated out as labels can. Pass condition= to this method."
             )
         if values is None and len(conditions.log_prior) > 1:
             return None
@@ -972,21 +971,18 @@ class BaseVAE(
         return _completed(x.x, columns.decode(means, noise.dtype, is_mean=True))
 
     def _resampled(
-        self, X: Any, values: Any, n_draws: int, n_importance: int, random_state: Any
+        self, X: Any, values: Any, n_imputations: int, n_draws: int, random_state: Any
     ) -> list[Tensor]:
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
         generator = self._generator(random_state)
         model, x, c = self._enter(X, values)
-        noise, columns = (
-            _noise(model, self._check_count(n_importance, "n_importance")),
-            self._fitted.columns,
-        )
-        n_draws = self._check_count(n_draws)
+        noise, columns = _noise(model, self._check_count(n_draws)), self._fitted.columns
+        n_imputations = self._check_count(n_imputations, "n_imputations")
         if c is not None:
-            draws = inference.resampled(model, x, c, noise, n_draws, generator)
+            draws = inference.resampled(model, x, c, noise, n_imputations, generator)
         else:
-            shares = inference.normalised(self._joint(model, x, n_importance), 1).cpu()
-            labels = torch.multinomial(shares, n_draws, True, generator=generator).T.numpy()
+            shares = inference.normalised(self._joint(model, x, n_draws), 1).cpu()
+            labels = torch.multinomial(shares, n_imputations, True, generator=generator).T.numpy()
             draws = torch.cat(
                 [
                     inference.resampled(
@@ -1073,9 +1069,11 @@ class BaseVAE(
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
+        if isinstance(self.device, torch.device):  # a state has nothing of torch in it
+            state["device"] = str(self.device)
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
-            for name in ("kl_per_component_", "noise_variance_"):
+            for name in ("kl_per_component_", "noise_variance_", "condition_prior_"):
                 if name in state:
                     state[name] = to_numpy(state[name])
         return sealed(self, state)
@@ -1114,6 +1112,8 @@ class BaseVAE(
         beside = getattr(self, "_condition_at", [])
         is_in_columns = getattr(self, "_source", "") == "columns"
         shapes = {"kl_per_component_": (n_components,)}
+        if hasattr(self, "condition_prior_"):
+            shapes["condition_prior_"] = (len(conditions.log_prior),)
         if hasattr(self, "noise_variance_"):
             shapes["noise_variance_"] = (len(columns.families),)
         if (
@@ -1252,7 +1252,8 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     return ndtri(points.clip(half, 1 - half))
 
 
-def _device(device: str, x: Rows) -> torch.device:
+def _device(device: str | torch.device, x: Rows) -> torch.device:
+    device = str(device)
     if device == "auto":
         if x.device.type == "cuda":
             return x.device
@@ -1261,7 +1262,8 @@ def _device(device: str, x: Rows) -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise ValueError(
-            f"device={device!r} is none that torch knows. Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
+            f"device={device!r} is not a device that torch knows. Use 'auto', 'cpu', 'cuda' or "
+            "'cuda:1'."
         ) from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
+    columns_named,
     is_categorical,
     kind_of_target,
     kinds_of,
@@ -24,7 +25,7 @@ from skvae._conditions import (
     read_target,
     warn_of_many_labels,
 )
-from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._frames import as_array, received
 from skvae._sklearn import (
     check_feature_names,
@@ -44,41 +45,57 @@ _Columns = list[tuple[str, np.ndarray]]
 class ConditionalVAE(BaseVAE):
     __doc__ = f"""Variational autoencoder of X given a condition c for every row.
 
-    Encoder and decoder both see c: q(z|x, c) and p(x|z, c). So z tells what c does not,
-    and x can be drawn for a chosen c [6]_.
+    Encoder and decoder both see c: q(z|x, c) and p(x|z, c), so z captures what c does
+    not, and x can be drawn for a chosen c [7]_.
 
     The condition comes from one place: the keyword `condition` of `fit` (labels, numbers
     or a DataFrame of both; floats are numbers, all else are labels), the columns of X
-    that `condition_columns` names, or, with neither, `y`.
+    named in `condition_columns`, or, with neither, `y`.
 
-    Labels may be left out later: then they are integrated out, with p(c|x) proportional
-    to p(c) p(x|c), where p(c) is the share of c in the rows of the first `fit` or
-    `partial_fit`. So the model serves in a Pipeline, whose `transform` has no y. Numbers
-    are always needed. The features tell what the condition does not: to predict the
-    condition itself, use `condition_proba` or the features of `VAETransformer`.
+    Labels may be omitted after `fit`: they are then integrated out, with p(c|x)
+    proportional to p(c) p(x|c), where p(c) is the share of c in the rows of the first
+    `fit` or `partial_fit`. So the model can be a step of a Pipeline, whose `transform` has
+    no y. Numeric conditions cannot be integrated out and must always be given. The
+    features capture what the condition does not: to predict the condition itself, use
+    `condition_proba` or the features of `VAETransformer`.
+
+    In a Pipeline or search, pass `condition` with
+    ``sklearn.set_config(enable_metadata_routing=True)``; the estimator requests it by
+    default, without `set_fit_request`.
 
     A category has to be seen in `fit` to be used later: in a cross-validation with sorted
     labels, pass ``cv=StratifiedKFold()``.
 
+    Cells of X may be missing (NaN, None or NA), except in `condition_columns`: the bound is
+    then taken over the observed cells [5]_. `impute` and `sample_missing` fill them.
+
     Parameters
     ----------
-    condition_columns : list of str or int, default=None
-        Columns of X that are the condition, by name or position; the model is one of the
-        others. Outputs have the width of X, with the condition in its columns.
+{N_COMPONENTS}
+
+    condition_columns : str, int or list of these, default=None
+        Columns of X that are the condition, by name or position; the others are modelled.
+        Outputs have the width of X, with the condition in its columns. In a float array
+        every condition column is numeric: pass a DataFrame with an integer, string or
+        category column for labels. X must be dense.
 
 {PARAMETERS}
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The categories, where the condition is one column of labels.
+        The categories of the condition. Only set if it is a single column of labels.
 
     categories_ : list of ndarray
-        The categories of each column of labels.
+        The categories of each condition column that holds labels. Only set if there is one.
 
     combinations_ : list of tuple
-        The combinations of labels seen in `fit`, where all columns are labels: the
-        columns of `condition_proba`.
+        The combinations of labels seen in `fit`: the columns of `condition_proba`. Only
+        set if all condition columns are labels.
+
+    condition_prior_ : ndarray of shape (n_combinations,)
+        p(c) of each entry of `combinations_`: its share in the rows of the first `fit` or
+        `partial_fit`. Only set if all condition columns are labels.
 
 {ATTRIBUTES}
 
@@ -89,7 +106,7 @@ class ConditionalVAE(BaseVAE):
     References
     ----------
 {REFERENCES}
-    .. [6] K. Sohn, H. Lee and X. Yan, "Learning Structured Output Representation using
+    .. [7] K. Sohn, H. Lee and X. Yan, "Learning Structured Output Representation using
        Deep Conditional Generative Models", NeurIPS 2015.
 
     Examples
@@ -117,25 +134,25 @@ class ConditionalVAE(BaseVAE):
 
     _parameter_constraints: ClassVar = {
         **BaseVAE._parameter_constraints,
-        "condition_columns": ["array-like", None],
+        "condition_columns": ["array-like", str, Integral, None],
     }
 
     def __init__(
         self,
         n_components: int = 8,
         *,
-        condition_columns: Sequence[int | str] | None = None,
-        likelihood: Any = "gaussian",
-        handle_unknown: str = "error",
-        exposure: str | None = None,
-        noise_variance: str | float = "feature",
+        condition_columns: Sequence[int | str] | int | str | None = None,
+        likelihood: str | Mapping[str, Any] | Sequence[tuple[str, Any]] = "gaussian",
+        handle_unknown: Literal["error", "missing"] = "error",
+        exposure: Literal["total"] | None = None,
+        noise_variance: Literal["feature", "shared", "decoder"] | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
-        hidden_layer_sizes: Sequence[int] = (128, 128),
-        activation: str = "silu",
+        hidden_layer_sizes: int | Sequence[int] = (128, 128),
+        activation: Literal["silu", "relu", "tanh", "gelu", "elu"] = "silu",
         dropout: float = 0.0,
         alpha: float = 0.0,
-        learning_rate: str = "adaptive",
+        learning_rate: Literal["adaptive", "cosine", "constant"] = "adaptive",
         learning_rate_init: float = 1e-3,
         batch_size: int = 128,
         max_iter: int = 500,
@@ -144,10 +161,10 @@ class ConditionalVAE(BaseVAE):
         n_iter_no_change: int = 20,
         tol: float = 1e-3,
         n_init: int = 1,
-        init: str = "both",
+        init: Literal["both", "pca", "factor_analysis", "random"] = "both",
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         verbose: bool | int = False,
     ) -> None:
         self.n_components = n_components
@@ -179,51 +196,59 @@ class ConditionalVAE(BaseVAE):
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
+    def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> Self:
         """Train the model on X given its condition.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
-            Rows to learn from; two at least.
-        y : array-like of shape (n_samples,), default=None
-            The condition, where neither `condition` nor `condition_columns` is given: a
-            label, or a number if it is a continuous target (whole numbers are labels;
-            numbers that happen to be whole go to `condition`, as floats).
-        condition : array-like or DataFrame of shape (n_samples,) or (n_samples, n_columns)
-            The condition.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training rows, at least two. May have missing cells (dense X). Sparse matrices
+            are converted to CSR.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+            The condition, if neither `condition` nor `condition_columns` is given: numbers
+            if it is a continuous target, otherwise labels. Whole numbers are labels, even
+            as floats; to have them read as numbers, pass them as `condition`, as floats.
+        condition : array-like or DataFrame, default=None
+            The condition, of shape (n_samples,) or (n_samples, n_columns): floats are
+            numbers, all else are labels. No value may be missing.
 
         Returns
         -------
         self : ConditionalVAE
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For infinite values in X, NaN in the condition, no condition at all or two,
-            values outside of the likelihood's support and parameters out of range.
+            For infinite values, a column without any observed cell, values outside the
+            likelihood's support, and parameters outside their range; for missing values in
+            the condition, and for no condition or two of them.
         """
         with self._kept_if_it_fails():
             return self._fit_given(X, y, condition, is_partial=False)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> ConditionalVAE:
-        """One pass over these rows, going on from where the model is.
+    def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> Self:
+        """Train for one pass over these rows, continuing from the current weights.
 
-        The first call decides the scales of the columns, which are constant and so no part of
-        the model, whether y is the condition for `score`, the categories of the condition
-        and their shares p(c); there is no early stopping.
+        The first call (or a `fit` before it) fixes the scales of the columns, the order of
+        the components, which columns are constant and so not part of the model, whether
+        `score` takes y as the condition, and the categories of the condition with their
+        shares p(c). There is no early stopping.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,), default=None
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+            The condition, as in `fit`.
         condition : array-like or DataFrame, default=None
-            As in `fit`.
+            The condition, as in `fit`.
 
         Returns
         -------
         self : ConditionalVAE
+            The fitted estimator.
         """
         with self._kept_if_it_fails():
             return self._fit_given(X, y, condition, is_partial=True)
@@ -231,49 +256,67 @@ class ConditionalVAE(BaseVAE):
     def fit_transform(self, X: Any, y: Any = None, *, condition: Any = None) -> Any:
         """``fit(X, y, condition=condition).transform(X, condition=condition)``.
 
-        A condition that comes from y is not used to transform: later rows have no y, and
-        the features would tell what they will not tell there.
+        A condition taken from y is not used for the transformation: new rows come without
+        y, and features computed with it would not be comparable with theirs.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,), default=None
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+            The condition, as in `fit`.
         condition : array-like or DataFrame, default=None
-            As in `fit`.
+            The condition, as in `fit`.
 
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
+            Means of q(z|x, c), as `transform` gives them.
         """
         return self.fit(X, y, condition=condition).transform(X, condition=condition)
 
     def transform(self, X: Any, *, condition: Any = None) -> Any:
-        """Means of q(z|x, c), or of the mixture over p(c|x) where labels are unknown.
+        """Means of q(z|x, c), or of their mixture over p(c|x) if labels are not given.
+
+        The mixture weighs labels by p(c|x) as estimated from 32 draws of z from q(z|x, c),
+        for rows with missing cells also about the mode of p(z | observed cells, c).
+        `condition_proba`, with 128 draws that are also about the mode, is more exact.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
 
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            In the dtype of X.
+            In the dtype of X. Never a draw: the same row gives the same features. For rows
+            with missing cells, a model fitted on complete rows gives the mode of
+            p(z | observed cells, c).
         """
         X, values = self._enter_given(X, condition, "transform")
         return self._output(self._means(X, values), X)
 
     def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
-        """Means and standard deviations of q(z|x, c), or of the mixture over p(c|x).
+        """Means and standard deviations of q(z|x, c), or of their mixture over p(c|x).
+
+        The mixture is that of `transform`.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
 
         Returns
         -------
-        mean, std : ndarrays of shape (n_samples, n_components)
+        moments : PosteriorMoments
+            Named tuple ``(mean, std)`` of ndarrays of shape (n_samples, n_components).
         """
         X, values = self._enter_given(X, condition, "posterior")
         return self._posterior_of(X, values)
@@ -286,25 +329,29 @@ class ConditionalVAE(BaseVAE):
         mean: bool = True,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
-        """E[x|z, c] in the units of X, or a draw from p(x|z, c).
+        """E[x|z, c] in the units of X, or the most probable category or bool; or a draw of x.
 
-        Without a condition the mean is averaged over p(c), and a draw has a label drawn
-        for each row. With another condition than the row's own it is a counterfactual.
+        Without a condition the mean is averaged over p(c), and for a draw a label is drawn
+        for each row. With a condition other than the row's own it is a counterfactual.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Points of the latent space, such as those that `transform` gives.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`.
         mean : bool, default=True
             False draws x from p(x|z, c), noise included, in place of E[x|z, c].
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw; None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
-            In the dtype of Z. The columns of `condition_columns` hold the condition;
-            without one, the labels that were drawn or, for a mean, the most frequent.
+            In the dtype of Z; see `likelihood` for when it is a DataFrame. The columns
+            named in `condition_columns` hold the condition; if it was not given, the labels
+            that were drawn or, for a mean, the most frequent ones.
         """
         check_is_fitted(self)
         z = self._check_components(Z)
@@ -316,10 +363,10 @@ class ConditionalVAE(BaseVAE):
         return self._assemble(x, self._labels(values, drawn, len(z)), Z, mean)
 
     def impute(self, X: Any, *, condition: Any = None, n_draws: int = 512) -> Any:
-        """X with its missing cells filled: E[x|what is observed], the likeliest category.
+        """X with missing cells replaced by E[x | observed cells], or by the most probable category.
 
         By self-normalised importance sampling (Mattei & Frellsen, MIWAE, 2019): z is drawn
-        about the mode of p(z|what is observed), and in part from q(z|x) and the prior, and
+        about the mode of p(z | observed cells), and in part from q(z|x) and the prior, and
         weighted by p(x|z) p(z) of the observed cells over the density of the draws. The
         error falls with the square root of `n_draws`. The model may have been fitted on
         complete rows.
@@ -327,11 +374,13 @@ class ConditionalVAE(BaseVAE):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            With NaN, None or NA where cells are missing; the others are kept as they are.
+            Dense, with NaN, None or NA where cells are missing; the others are kept as
+            they are.
         condition : array-like or DataFrame, default=None
-            As in `transform`.
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
         n_draws : int, default=512
-            Draws of z, the same for every row.
+            Number of draws of z; the same noise serves every row.
 
         Returns
         -------
@@ -346,37 +395,40 @@ class ConditionalVAE(BaseVAE):
     def sample_missing(
         self,
         X: Any,
-        n_draws: int = 1,
+        n_imputations: int = 1,
         *,
         condition: Any = None,
-        n_importance: int = 512,
+        n_draws: int = 512,
         random_state: int | np.random.RandomState | None = None,
     ) -> list[Any]:
         """Copies of X whose missing cells are drawn: multiple imputations.
 
-        z is drawn from an importance sample of p(z|what is observed), by its weights,
-        then the missing cells from p(x|z), noise included. The copies differ as much as the
-        model is uncertain of the cells, where `impute` gives their mean.
+        z is drawn from an importance sample of p(z | observed cells), according to its
+        weights, then the missing cells from p(x|z), noise included. The copies differ as
+        much as the model is uncertain of the cells, where `impute` gives their mean.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            With NaN, None or NA where cells are missing.
-        n_draws : int, default=1
-            Copies.
+            Dense, with NaN, None or NA where cells are missing.
+        n_imputations : int, default=1
+            Number of completed copies of X.
         condition : array-like or DataFrame, default=None
-            As in `transform`.
-        n_importance : int, default=512
-            Size of the importance sample of each row.
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
+        n_draws : int, default=512
+            Number of draws of z for each row, as in `impute`.
         random_state : int, RandomState instance or None, default=None
-            None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
+            `n_imputations` of them, of the kind that `inverse_transform` gives.
         """
         x, values = self._enter_given(X, condition, "sample_missing")
-        copies = self._resampled(x, values, n_draws, n_importance, random_state)
+        copies = self._resampled(x, values, n_imputations, n_draws, random_state)
         given = [] if values is None else self._fitted.conditions.ordered(values)
         return [self._assemble(copy, given, x, False, completed=X) for copy in copies]
 
@@ -393,14 +445,18 @@ class ConditionalVAE(BaseVAE):
         Parameters
         ----------
         n_samples : int, default=1
-            With a condition of several rows a row is drawn for each, and `n_samples` may be
-            left out; a condition of one row is that of all.
-        condition : array-like or DataFrame, default=None
-            None draws labels by their shares in the rows of the first fit.
+            Number of rows. With a condition of several rows one row is drawn for each, and
+            `n_samples` may be omitted; a condition of one row applies to all samples.
+        condition : array-like, DataFrame, str or number, default=None
+            The condition of the samples; a single value is a condition of one row. None
+            draws labels according to `condition_prior_`. The drawn labels are not returned
+            (except in `condition_columns`); to know them, draw them yourself:
+            ``c = rng.choice(vae.classes_, 100, p=vae.condition_prior_)``.
         mean : bool, default=False
-            Give E[x|z, c] in place of a draw of x.
+            Give E[x|z, c] in place of a draw of x: smooth, even if the data are noisy.
         random_state : int, RandomState instance or None, default=None
-            None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
@@ -428,37 +484,53 @@ class ConditionalVAE(BaseVAE):
     def score_samples(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """log p(x|c) of each row in nats; without a condition log p(x), labels summed out.
 
-        By importance sampling, as ``VAETransformer.score_samples``.
+        By importance sampling, as in ``VAETransformer.score_samples``.
 
-        scikit-learn's metadata routing does not reach this method: pass the keyword.
+        scikit-learn's metadata routing does not reach this method: pass `condition` to it
+        directly.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
         n_draws : int, default=128
-            Draws of z, the same for every row and call.
+            Number of draws of z. Their estimate is a lower bound in expectation, which
+            rises with their number. The same noise serves every row and call, so that a
+            row's score depends on the row alone.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
+            In nats.
         """
         X, values = self._enter_given(X, condition, "score_samples")
         return self._output(self._log_likelihood(X, values, self._check_count(n_draws)), X)
 
     def score(self, X: Any, y: Any = None, *, condition: Any = None) -> float:
-        """Mean of ``score_samples`` in nats a row, given the condition where there is one.
+        """Mean of ``score_samples``, in nats per row.
+
+        With a condition this is log p(x|c), without one log p(x), labels summed out; only
+        the latter is comparable with ``PCA.score`` and ``VAETransformer.score``.
+        Cross-validation passes y, and so gives the former if `fit` took the condition from
+        y.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,), default=None
-            The condition, if it was in `fit`.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+            Used as the condition if `fit` took it from y; otherwise ignored.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
 
         Returns
         -------
         score : float
+            In nats per row.
         """
         check_is_fitted(self)
         if condition is None and y is not None and self._source == "target":
@@ -466,24 +538,37 @@ class ConditionalVAE(BaseVAE):
         return to_tensor(self.score_samples(X, condition=condition)).mean().item()
 
     def condition_proba(self, X: Any, *, n_draws: int = 128) -> Any:
-        """p(c|x), proportional to p(c) p(x|c), for labels.
+        """p(c|x) of labels, proportional to p(c) p(x|c).
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=128
-            Draws of z for p(x|c).
+            Number of draws of z for p(x|c).
 
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`, or with several columns of labels of `combinations_`.
+            Columns are in the order of `classes_`, or for several columns of labels in that
+            of `combinations_`.
+
+        Raises
+        ------
+        ValueError
+            If part of the condition is numeric, or X contains it (`condition_columns`).
         """
         check_is_fitted(self)
         if self._source == "columns":
             raise ValueError(
-                "condition_proba asks for what X itself tells here: the condition is in its "
-                f"columns {self._names_beside()}."
+                "condition_proba is not defined with condition_columns: X already contains the "
+                f"condition, in {self._names_beside()}."
+            )
+        if self._fitted.conditions.combinations is None:
+            raise ValueError(
+                "condition_proba gives p(c|x) for labels, but the condition is numeric in "
+                f"{listed(self._fitted.conditions.numbers)}. Fit with labels, or discretise it "
+                "(KBinsDiscretizer)."
             )
         X, _ = self._enter_given(X, None, "condition_proba")
         model, x, c = self._enter(X, None)
@@ -497,16 +582,19 @@ class ConditionalVAE(BaseVAE):
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
-            None takes the likeliest labels of each row.
+            The condition of each row, as in `fit`. None takes the most probable labels,
+            unless X contains them (`condition_columns`).
         n_draws : int, default=128
-            Draws of z for the expectation.
+            Number of draws of z for the expectation.
 
         Returns
         -------
-        elbo, reconstruction, kl : ndarrays of shape (n_samples,)
-            In nats: E_q[log p(x|z, c)] - KL[q(z|x, c) || p(z)], and both of these.
+        terms : BoundTerms
+            Named tuple ``(elbo, reconstruction, kl)`` of ndarrays of shape (n_samples,), in
+            nats: E_q[log p(x|z, c)] - KL[q(z|x, c) || p(z)], and these two terms.
         """
         X, values = self._enter_given(X, condition, "elbo")
         return self._elbo_of(X, values, n_draws)
@@ -514,19 +602,23 @@ class ConditionalVAE(BaseVAE):
     def effective_sample_size(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
         """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
 
-        Near `n_draws` where these come from the posterior; near 1 where the score of a row
-        hangs on a single draw and is still too low.
+        Near `n_draws` if these are as good as drawn from the posterior; near 1 if the score
+        of a row depends on a single draw and is still too low.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
-            None takes the likeliest labels of each row.
+            The condition of each row, as in `fit`. None takes the most probable labels,
+            unless X contains them (`condition_columns`).
         n_draws : int, default=128
+            Number of draws of z for each row, as in `score_samples`.
 
         Returns
         -------
         effective_sample_size : ndarray of shape (n_samples,)
+            Between 1 and `n_draws`.
         """
         X, values = self._enter_given(X, condition, "effective_sample_size")
         return self._output(self._n_effective(X, values, self._check_count(n_draws)), X)
@@ -534,15 +626,18 @@ class ConditionalVAE(BaseVAE):
     def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
 
-        Where labels are integrated out, the mixture of each row is taken as the normal
-        distribution of its mean and variance.
+        Where labels are integrated out, the mixture of each row is replaced by the normal
+        distribution with its mean and variance.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         condition : array-like or DataFrame, default=None
+            The condition of each row, as in `fit`. None integrates labels out, unless X
+            contains them (`condition_columns`).
         n_draws : int, default=1000
-            Draws from q(z); the error falls with their square root.
+            Number of draws from q(z); the error falls with its square root.
 
         Returns
         -------
@@ -554,7 +649,7 @@ class ConditionalVAE(BaseVAE):
 
     # -------------------------------------------------------- where the condition is
 
-    def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> ConditionalVAE:
+    def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> Self:
         given = X, y
         goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
         if is_partial:
@@ -564,7 +659,7 @@ class ConditionalVAE(BaseVAE):
         n_rows = X.shape[0]
         if condition is not None and in_columns is not None:
             raise ValueError(
-                f"condition= was given, and condition_columns={list(self.condition_columns)!r} "
+                f"condition= was given, and condition_columns={self.condition_columns!r} "
                 "too. The condition comes from one place: leave one of them out."
             )
         if in_columns is not None:
@@ -602,7 +697,7 @@ class ConditionalVAE(BaseVAE):
 
     def _set_condition(self, source: str) -> None:
         self._source = source
-        for name in ("classes_", "categories_", "combinations_"):
+        for name in ("classes_", "categories_", "combinations_", "condition_prior_"):
             if hasattr(self, name):
                 delattr(self, name)
         conditions = self._fitted.conditions
@@ -612,6 +707,8 @@ class ConditionalVAE(BaseVAE):
             every = np.arange(len(conditions.log_prior))
             labels = [column.tolist() for column in conditions.values(every)]
             self.combinations_ = list(zip(*labels, strict=True))
+            prior = np.exp(conditions.log_prior).astype(self._fitted.dtype)
+            self.condition_prior_ = self._output(torch.from_numpy(prior), None)
             if len(labels) == 1:
                 self.classes_ = conditions.labels[0]
 
@@ -662,7 +759,7 @@ class ConditionalVAE(BaseVAE):
         others = _others(positions, table.shape[1])
         if not others:
             raise ValueError(
-                f"condition_columns={list(self.condition_columns)!r} are all the columns of X; "
+                f"condition_columns={self.condition_columns!r} are all the columns of X; "
                 "none is left to model."
             )
         if hasattr(table, "columns"):
@@ -686,20 +783,21 @@ class ConditionalVAE(BaseVAE):
     def _check_condition_columns(self) -> None:
         """A model that goes on has its condition where it was."""
         names = list(getattr(self, "feature_names_in_", ()))
-        given = [] if self.condition_columns is None else list(self.condition_columns)
+        given = columns_named(self.condition_columns)
         asked = [names.index(column) if column in names else column for column in given]
         asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
         if asked != self._condition_at:
             raise has_changed([f"condition_columns was {self._condition_at} and is {given}"])
 
     def _positions(self, table: Any) -> list[int]:
-        given = self.condition_columns
-        if isinstance(given, str) or not all(isinstance(c, (str, Integral)) for c in given):
+        given = columns_named(self.condition_columns)
+        # A bool counts as an integer, but in a list it would be part of a mask.
+        if not all(isinstance(c, str | Integral) and not isinstance(c, bool) for c in given):
             raise ValueError(
-                f"condition_columns={given!r} must be a list of names (str) or positions (int) of "
-                "columns of X, for instance ['batch'] or [0]."
+                f"condition_columns={self.condition_columns!r} must be names (str) or positions "
+                "(int) of columns of X, for instance 'batch' or [0, 1]."
             )
-        if not len(given):
+        if not given:
             raise ValueError(
                 "condition_columns is an empty list. Name columns of X, or take the condition from "
                 "y or condition=: condition_columns=None."
@@ -708,7 +806,7 @@ class ConditionalVAE(BaseVAE):
         if not all(isinstance(name, str) for name in names):
             names = []
         positions = []
-        for column in self.condition_columns:
+        for column in given:
             if isinstance(column, str):
                 if column not in names:
                     raise ValueError(
@@ -728,9 +826,7 @@ class ConditionalVAE(BaseVAE):
                     )
                 positions.append(int(column) % table.shape[1])
         if len(set(positions)) < len(positions):
-            raise ValueError(
-                f"condition_columns={list(self.condition_columns)!r} names a column twice."
-            )
+            raise ValueError(f"condition_columns={self.condition_columns!r} names a column twice.")
         return positions
 
     def _labels(

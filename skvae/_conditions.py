@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,11 @@ class Conditions:
     def labels(self) -> list[np.ndarray]:
         return [column.categories for column in self.columns if isinstance(column, Labels)]
 
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the columns that are numbers."""
+        return [column.name for column in self.columns if isinstance(column, Number)]
+
     def ordered(self, values: Values) -> list[np.ndarray]:
         """The columns of a condition in the order of fit: by name where both have names."""
         names = [column.name for column in self.columns]
@@ -159,12 +165,21 @@ class Conditions:
         ]
 
 
+def columns_named(condition_columns: Any) -> list[Any]:
+    """The names and positions in `condition_columns`, which a single one may be by itself."""
+    if condition_columns is None:
+        return []
+    is_one = isinstance(condition_columns, str | Integral)
+    return [condition_columns] if is_one else list(condition_columns)
+
+
 def read_condition(
     condition: Any, n_rows: int | None = None, *, names: Sequence[str] = ()
 ) -> list[tuple[str | None, np.ndarray]]:
     """Whatever a user calls a condition -> its columns, with their names if they have any.
 
-    Raises ValueError for missing values and for a length that is not ``n_rows``.
+    Where any number of rows will do, a single value is a condition of one row. Raises
+    ValueError for missing values and for a length that is not ``n_rows``.
     """
     if _is_frame(condition):
         given = [str(name) for name in condition.columns]
@@ -174,11 +189,12 @@ def read_condition(
     else:
         name = getattr(condition, "name", None)
         values = plain(condition)
-        if values.ndim == 0:
+        if values.ndim == 0 and n_rows is not None:
             raise ValueError(
                 f"condition has to be a column or a table with a value for every row; got the "
                 f"single value {condition!r}. Write [{condition!r}] for one row."
             )
+        values = np.atleast_1d(values)
         if values.ndim == 1:
             columns = [(None if name is None else str(name), values)]
         elif values.ndim == 2:

@@ -197,7 +197,7 @@ def numbers_of(cells: Cells, family: str) -> np.ndarray:
         row = next(i for i in there if not _is_number(values[i]))
     raise ValueError(
         f"column {cells.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
-        f"{family!r}, is of numbers. Use 'categorical' for this column."
+        f"{family!r}, needs numbers. Use 'categorical' for this column."
     )
 
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
-from skvae._docs import ATTRIBUTES, PARAMETERS, REFERENCES
+from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._sklearn import fit_context, to_tensor, with_callbacks
 
 
 class VAETransformer(BaseVAE):
     __doc__ = f"""Variational autoencoder: nonlinear PCA with a likelihood.
 
-    A decoder gives mean and variance of p(x|z) for latent z ~ N(0, I), an encoder mean
-    and standard deviations of q(z|x); both are trained by climbing the evidence lower
-    bound [1]_
+    A decoder gives mean and variance of p(x|z) for latent z ~ N(0, I), an encoder the
+    means and standard deviations of q(z|x). Both are trained to maximise the evidence
+    lower bound [1]_
 
         log p(x) >= E_q[log p(x|z)] - KL[q(z|x) || p(z)]
 
     or, with more draws, the importance-weighted bound [2]_ [3]_. Beside each network
     there is a linear map, and one start of the training is the linear model of maximum
-    likelihood itself [4]_: the validation bound ends no lower than there.
+    likelihood itself [4]_: the validation bound does not end below that of this model.
+
+    Cells of X may be missing (NaN, None or NA): the bound is then taken over the observed
+    cells [5]_. `impute` and `sample_missing` fill them.
 
     Parameters
     ----------
+{N_COMPONENTS}
+
 {PARAMETERS}
 
     Attributes
@@ -37,6 +43,7 @@ class VAETransformer(BaseVAE):
     See Also
     --------
     ConditionalVAE : The same, given labels or numbers for every row.
+    skvae.impute.VAEImputer : Missing cells filled, as a step of a Pipeline.
     sklearn.decomposition.PCA : The linear model with one variance for all columns.
     sklearn.decomposition.FactorAnalysis : The linear model with one for each column.
 
@@ -62,17 +69,17 @@ class VAETransformer(BaseVAE):
         self,
         n_components: int = 8,
         *,
-        likelihood: Any = "gaussian",
-        handle_unknown: str = "error",
-        exposure: str | None = None,
-        noise_variance: str | float = "feature",
+        likelihood: str | Mapping[str, Any] | Sequence[tuple[str, Any]] = "gaussian",
+        handle_unknown: Literal["error", "missing"] = "error",
+        exposure: Literal["total"] | None = None,
+        noise_variance: Literal["feature", "shared", "decoder"] | float = "feature",
         beta: float = 1.0,
         n_importance_samples: int = 1,
-        hidden_layer_sizes: Sequence[int] = (128, 128),
-        activation: str = "silu",
+        hidden_layer_sizes: int | Sequence[int] = (128, 128),
+        activation: Literal["silu", "relu", "tanh", "gelu", "elu"] = "silu",
         dropout: float = 0.0,
         alpha: float = 0.0,
-        learning_rate: str = "adaptive",
+        learning_rate: Literal["adaptive", "cosine", "constant"] = "adaptive",
         learning_rate_init: float = 1e-3,
         batch_size: int = 128,
         max_iter: int = 500,
@@ -81,10 +88,10 @@ class VAETransformer(BaseVAE):
         n_iter_no_change: int = 20,
         tol: float = 1e-3,
         n_init: int = 1,
-        init: str = "both",
+        init: Literal["both", "pca", "factor_analysis", "random"] = "both",
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         verbose: bool | int = False,
     ) -> None:
         self.n_components = n_components
@@ -115,25 +122,27 @@ class VAETransformer(BaseVAE):
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> VAETransformer:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Train the model on X.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
-            Rows to learn from; two at least.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training rows, at least two. May have missing cells (dense X). Sparse matrices
+            are converted to CSR.
         y : None
             Ignored.
 
         Returns
         -------
         self : VAETransformer
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For infinite values, a column of which no cell is known, values outside of the
-            likelihood's support, and parameters outside of their range.
+            For infinite values, a column without any observed cell, values outside the
+            likelihood's support, and parameters outside their range.
         """
         given = X, y
         with self._kept_if_it_fails():
@@ -143,22 +152,24 @@ class VAETransformer(BaseVAE):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> VAETransformer:
-        """One pass over these rows, going on from where the model is.
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train for one pass over these rows, continuing from the current weights.
 
-        The first call decides the scales of the columns, and which are constant and so no part
-        of the model; there is no early stopping, and ``kl_per_component_`` keeps the components
-        in the order of the first call.
+        The first call (or a `fit` before it) fixes the scales of the columns, the order of
+        the components, and which columns are constant and so not part of the model. There is
+        no early stopping.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         y : None
             Ignored.
 
         Returns
         -------
         self : VAETransformer
+            The fitted estimator.
         """
         with self._kept_if_it_fails():
             self._validate_params()  # which scikit-learn leaves out once there is a model
@@ -171,12 +182,15 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
 
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            In the dtype of X. Never a draw: the same row gives the same features.
+            In the dtype of X. Never a draw: the same row gives the same features. For rows
+            with missing cells, a model fitted on complete rows gives the mode of
+            p(z | observed cells).
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="transform")
@@ -187,11 +201,13 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
 
         Returns
         -------
-        mean, std : ndarrays of shape (n_samples, n_components)
+        moments : PosteriorMoments
+            Named tuple ``(mean, std)`` of ndarrays of shape (n_samples, n_components).
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="posterior")
@@ -204,15 +220,17 @@ class VAETransformer(BaseVAE):
         mean: bool = True,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
-        """E[x|z] in the units of X, of categories and bools the likeliest; or a draw of x.
+        """E[x|z] in the units of X, or the most probable category or bool; or a draw of x.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Points of the latent space, such as those that `transform` gives.
         mean : bool, default=True
             False draws x from p(x|z), noise included, in place of E[x|z].
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw; None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
@@ -228,10 +246,10 @@ class VAETransformer(BaseVAE):
         return self._rows(x, Z, is_mean=mean)
 
     def impute(self, X: Any, *, n_draws: int = 512) -> Any:
-        """X with its missing cells filled: E[x|what is observed], the likeliest category.
+        """X with missing cells replaced by E[x | observed cells], or by the most probable category.
 
         By self-normalised importance sampling (Mattei & Frellsen, MIWAE, 2019): z is drawn
-        about the mode of p(z|what is observed), and in part from q(z|x) and the prior, and
+        about the mode of p(z | observed cells), and in part from q(z|x) and the prior, and
         weighted by p(x|z) p(z) of the observed cells over the density of the draws. The
         error falls with the square root of `n_draws`. The model may have been fitted on
         complete rows.
@@ -239,9 +257,10 @@ class VAETransformer(BaseVAE):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            With NaN, None or NA where cells are missing; the others are kept as they are.
+            Dense, with NaN, None or NA where cells are missing; the others are kept as
+            they are.
         n_draws : int, default=512
-            Draws of z, the same for every row.
+            Number of draws of z; the same noise serves every row.
 
         Returns
         -------
@@ -255,35 +274,37 @@ class VAETransformer(BaseVAE):
     def sample_missing(
         self,
         X: Any,
-        n_draws: int = 1,
+        n_imputations: int = 1,
         *,
-        n_importance: int = 512,
+        n_draws: int = 512,
         random_state: int | np.random.RandomState | None = None,
     ) -> list[Any]:
         """Copies of X whose missing cells are drawn: multiple imputations.
 
-        z is drawn from an importance sample of p(z|what is observed), by its weights,
-        then the missing cells from p(x|z), noise included. The copies differ as much as the
-        model is uncertain of the cells, where `impute` gives their mean.
+        z is drawn from an importance sample of p(z | observed cells), according to its
+        weights, then the missing cells from p(x|z), noise included. The copies differ as
+        much as the model is uncertain of the cells, where `impute` gives their mean.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            With NaN, None or NA where cells are missing.
-        n_draws : int, default=1
-            Copies.
-        n_importance : int, default=512
-            Size of the importance sample of each row.
+            Dense, with NaN, None or NA where cells are missing.
+        n_imputations : int, default=1
+            Number of completed copies of X.
+        n_draws : int, default=512
+            Number of draws of z for each row, as in `impute`.
         random_state : int, RandomState instance or None, default=None
-            None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
+            `n_imputations` of them, of the kind that `inverse_transform` gives.
         """
         check_is_fitted(self)
         x, _ = self._read(X, reset=False, method="sample_missing")
-        copies = self._resampled(x, None, n_draws, n_importance, random_state)
+        copies = self._resampled(x, None, n_imputations, n_draws, random_state)
         return [self._rows(copy, x, is_mean=False, completed=X) for copy in copies]
 
     def sample(
@@ -298,10 +319,12 @@ class VAETransformer(BaseVAE):
         Parameters
         ----------
         n_samples : int, default=1
+            Number of rows.
         mean : bool, default=False
-            Give E[x|z] in place of a draw of x: smooth, where the data are noisy.
+            Give E[x|z] in place of a draw of x: smooth, even if the data are noisy.
         random_state : int, RandomState instance or None, default=None
-            None uses the estimator's own.
+            None uses the estimator's `random_state`: if that is an int, repeated calls
+            return the same rows; pass a RandomState to get new ones.
 
         Returns
         -------
@@ -316,43 +339,50 @@ class VAETransformer(BaseVAE):
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
         """log p(x) of each row in nats, by importance sampling.
 
-        Half of z is drawn about the mode of p(z|x), by the curvature there, half from q(z|x); of
-        rows with missing cells a quarter is from q and a quarter from the prior [6]_.
+        Half of the draws of z are about the mode of p(z|x), by the curvature there, and half
+        from q(z|x); for rows with missing cells a quarter is from q(z|x) and a quarter from
+        the prior (Hesterberg, 1995). The score of such a row is the log density of its
+        observed cells.
 
         Columns that were constant in `fit` are not part of the model: they add nothing,
-        whatever they hold.
+        whatever their values.
 
         Comparable with ``PCA.score_samples`` and ``GaussianMixture.score_samples`` on the
-        same X: it is a density in the units of X (a probability for bernoulli).
+        same X: it is a density in the units of X (a probability for bernoulli, categorical
+        and counts).
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=128
-            Draws of z. What they give is a lower bound in expectation, which rises to log p(x)
-            with their number. They are the same for every row and call, so that a row's score
-            depends on the row alone.
+            Number of draws of z. Their estimate is a lower bound in expectation, which
+            rises to log p(x) with their number. The same noise serves every row and call,
+            so that a row's score depends on the row alone.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
+            In nats.
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="score_samples")
         return self._output(self._log_likelihood(X, None, self._check_count(n_draws)), X)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean of ``score_samples(X)``: log p(x) in nats a row.
+        """Mean of ``score_samples(X)``: log p(x) in nats per row.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         y : None
             Ignored.
 
         Returns
         -------
         score : float
+            In nats per row.
         """
         return to_tensor(self.score_samples(X)).mean().item()
 
@@ -361,14 +391,16 @@ class VAETransformer(BaseVAE):
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=128
-            Draws of z for the expectation.
+            Number of draws of z for the expectation.
 
         Returns
         -------
-        elbo, reconstruction, kl : ndarrays of shape (n_samples,)
-            In nats: E_q[log p(x|z)] - KL[q(z|x) || p(z)], and both of these.
+        terms : BoundTerms
+            Named tuple ``(elbo, reconstruction, kl)`` of ndarrays of shape (n_samples,), in
+            nats: E_q[log p(x|z)] - KL[q(z|x) || p(z)], and these two terms.
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="elbo")
@@ -377,17 +409,20 @@ class VAETransformer(BaseVAE):
     def effective_sample_size(self, X: Any, *, n_draws: int = 128) -> Any:
         """How many of the draws of ``score_samples`` count: 1 / sum of squared weights.
 
-        Near `n_draws` where these come from the posterior; near 1 where the score of a row
-        hangs on a single draw and is still too low.
+        Near `n_draws` if these are as good as drawn from the posterior; near 1 if the score
+        of a row depends on a single draw and is still too low.
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=128
+            Number of draws of z for each row, as in `score_samples`.
 
         Returns
         -------
         effective_sample_size : ndarray of shape (n_samples,)
+            Between 1 and `n_draws`.
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="effective_sample_size")
@@ -396,15 +431,16 @@ class VAETransformer(BaseVAE):
     def marginal_kl(self, X: Any, *, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
 
-        Samples start from p(z), reconstructions from q(z) = mean of q(z|x) over rows: a
-        large gap is why a model can reconstruct well and sample badly (Hoffman & Johnson,
+        Samples start from p(z), reconstructions from q(z), the mean of q(z|x) over rows.
+        With a large gap a model can reconstruct well and sample badly (Hoffman & Johnson,
         ELBO surgery, 2016).
 
         Parameters
         ----------
-        X : {array-like, CSR} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            May have missing cells (dense X). Sparse matrices are converted to CSR.
         n_draws : int, default=1000
-            Draws from q(z); the error falls with their square root.
+            Number of draws from q(z); the error falls with its square root.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.sparse import issparse
@@ -27,41 +27,42 @@ _DEFAULT = VAETransformer(n_importance_samples=5, dropout=0.2, n_iter_no_change=
 
 
 class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
-    """Complete rows by what a VAE expects of their missing cells.
+    """Fill missing cells with what a VAE expects of them, given the rest of their row.
 
-    The model learns from what is observed (the bound is over observed cells alone [1]_),
-    and its encoder sees which cells are. `transform` fills the others with their
-    conditional mean, the likeliest category, by self-normalised importance sampling.
+    The model learns from what is observed (the bound is taken over observed cells alone
+    [1]_), and its encoder sees which cells are. `transform` fills the others with
+    E[x | observed cells], or with the most probable category, by self-normalised
+    importance sampling.
 
     Parameters
     ----------
     estimator : VAETransformer or ConditionalVAE, default=None
-        The model, cloned for the fit. None is a VAETransformer with what serves cells that
-        are to be told from others: ``n_importance_samples=5``, ``dropout=0.2`` and
-        ``n_iter_no_change=50``, and with ``likelihood="auto"`` if X has columns of
-        categories or strings. A ConditionalVAE takes its condition from its
-        ``condition_columns``, or from y.
+        The model, cloned for the fit. None uses a VAETransformer with settings that favour
+        imputation: ``n_importance_samples=5``, ``dropout=0.2`` and
+        ``n_iter_no_change=50``, and ``likelihood="auto"`` if X has columns of categories
+        or strings. A ConditionalVAE takes its condition from its ``condition_columns``, or
+        labels from y, which `transform` integrates out.
     sample_posterior : bool, default=False
-        Draw the missing cells in place of filling in their mean, so that the completed
-        rows vary as rows do. For several draws use ``estimator_.sample_missing``.
+        Draw the missing cells instead of filling in their mean, so that the completed rows
+        vary as complete ones do. For several draws use ``estimator_.sample_missing``.
     n_draws : int, default=512
-        Draws of z for each row.
+        Number of draws of z for each row.
     add_indicator : bool, default=False
-        Append a column for each of X that had missing cells in `fit`: whether a cell is
-        missing.
+        Append a column for each column of X that had missing cells in `fit`, which says
+        whether its cell is missing.
     random_state : int, RandomState instance or None, default=None
-        Of the fit, where the estimator has none of its own, and of the draws.
+        Seed of the fit, if the estimator has none, and of the draws.
 
     Attributes
     ----------
     estimator_ : VAETransformer or ConditionalVAE
         The fitted model.
     indicator_ : MissingIndicator or None
-        What `add_indicator` appends.
+        The source of the columns that `add_indicator` appends.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns seen in `fit`, where they are all strings.
+        Names of the columns seen in `fit`. Only set if they are all strings.
 
     See Also
     --------
@@ -109,19 +110,21 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any = None) -> VAEImputer:
-        """Train the model on what is observed of X.
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the model on the observed cells of X.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            With NaN, None or NA where cells are missing.
+            Dense, with NaN, None or NA where cells are missing.
         y : array-like of shape (n_samples,), default=None
-            The condition of a ConditionalVAE that takes it from y; else ignored.
+            Labels: the condition, if the estimator is a ConditionalVAE that takes it from
+            y; otherwise ignored.
 
         Returns
         -------
         self : VAEImputer
+            The fitted estimator.
         """
         if issparse(X):
             raise TypeError(
@@ -149,16 +152,18 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Dense, with NaN, None or NA where cells are missing.
 
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features_out)
+            The completed rows, and with `add_indicator` its columns after them.
         """
         check_is_fitted(self)
         model: Any = self.estimator_
         if self.sample_posterior:
             (completed,) = model.sample_missing(
-                X, n_importance=self.n_draws, random_state=self.random_state
+                X, n_draws=self.n_draws, random_state=self.random_state
             )
         else:
             completed = model.impute(X, n_draws=self.n_draws)
@@ -173,7 +178,7 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Names of the columns of X, where it had none in `fit`.
+            Names of the columns of X, if it had none in `fit`.
 
         Returns
         -------

@@ -180,10 +180,9 @@ def _features(model: BaseVAE, rows: _Rows) -> _Node:
     if getattr(model, "_source", "") == "columns":
         return encoder(_joined([rows.condition, rows.seen]), 1)[0]
     if conditions.combinations is None:
-        names = [column.name for column in conditions.columns if isinstance(column, Number)]
         raise NotImplementedError(
-            f"{type(model).__name__} needs the condition {listed(names)} for every row, and an "
-            "ONNX graph has X alone. Make the condition columns of X, name them in "
+            f"{type(model).__name__} needs the condition {listed(conditions.numbers)} for every "
+            "row, and an ONNX graph has X alone. Make the condition columns of X, name them in "
             "condition_columns, and fit again."
         )
     if len(conditions.log_prior) == 1:

@@ -49,7 +49,7 @@ PLAIN = {
     "elbo": lambda m, x: m.elbo(x).reconstruction,
     "effective_sample_size": lambda m, x: m.effective_sample_size(x),
     "impute": lambda m, x: m.impute(x, n_draws=16),
-    "sample_missing": lambda m, x: m.sample_missing(x, n_importance=16)[0],
+    "sample_missing": lambda m, x: m.sample_missing(x, n_draws=16)[0],
 }
 MODELS = {
     "plain": (VAETransformer(**SMALL), PLAIN),

@@ -101,6 +101,48 @@ def test_sampling_given_a_condition(model):
     assert share == pytest.approx(2 / 3, abs=0.05)  # 0.0105 is one standard error
 
 
+@pytest.mark.parametrize("label", ["ant", np.str_("ant")])
+def test_a_single_value_is_the_condition_of_all_samples(model, label):
+    expected = model.sample(5, condition=["ant"])
+    np.testing.assert_array_equal(model.sample(5, condition=label), expected)
+
+
+def test_single_values_of_other_types():
+    number = ConditionalVAE(**SMALL).fit(X, condition=np.linspace(0, 1, N))
+    for one in (0.5, np.float64(0.5), np.array(0.5)):
+        np.testing.assert_array_equal(
+            number.sample(3, condition=one), number.sample(3, condition=[0.5])
+        )
+    code = ConditionalVAE(**SMALL).fit(X, CODE)
+    np.testing.assert_array_equal(code.sample(3, condition=1), code.sample(3, condition=[1]))
+    two = ConditionalVAE(**SMALL).fit(X, condition=np.column_stack([NAMES, NAMES]))
+    with pytest.raises(ValueError, match=r"1 column\(s\), but the model was fitted with 2"):
+        two.sample(condition="ant")
+
+
+def test_the_prior_is_the_share_of_every_combination(model):
+    """With it users can draw the labels that `sample` draws, and keep them."""
+    np.testing.assert_allclose(model.condition_prior_, np.bincount(CODE) / N, rtol=1e-12)
+    labels = np.random.default_rng(0).choice(model.classes_, 100, p=model.condition_prior_)
+    assert model.sample(condition=labels).shape == (100, 3)
+    odd = np.arange(N) % 5 == 0
+    two = ConditionalVAE(**SMALL).fit(X, condition=np.column_stack([CODE, odd]))
+    assert len(two.combinations_) == 4
+    for (code, is_odd), share in zip(two.combinations_, two.condition_prior_, strict=True):
+        assert share == pytest.approx(np.mean((code == CODE) & (odd == is_odd)), rel=1e-12)
+    loaded = pickle.loads(pickle.dumps(two))
+    np.testing.assert_array_equal(loaded.condition_prior_, two.condition_prior_)
+
+
+def test_the_prior_is_that_of_the_first_fit(model):
+    other = ConditionalVAE(**SMALL).partial_fit(X, NAMES)
+    before = other.condition_prior_
+    other.partial_fit(X, NAMES[::-1][: N // 2].repeat(2))
+    np.testing.assert_array_equal(other.condition_prior_, before)
+    other.fit(X, condition=np.linspace(0, 1, N))
+    assert not hasattr(other, "condition_prior_")
+
+
 def test_counterfactuals(model):
     z = model.transform(X, condition=NAMES)
     same, other = (model.inverse_transform(z, condition=c) for c in (NAMES, NAMES[::-1].copy()))
@@ -164,7 +206,7 @@ def test_metadata_routing_through_pipeline_and_search():
         dose = np.linspace(0, 1, N)
         pipe.fit(X, CODE, condition=dose)
         assert pipe.predict(X, condition=dose).shape == (N,)
-        with pytest.raises(ValueError, match="condition is needed"):
+        with pytest.raises(ValueError, match="condition= is required"):
             pipe.predict(X)
         grid = {"conditionalvae__n_components": [1, 2]}
         search = GridSearchCV(pipe, grid, cv=3, error_score="raise")
@@ -183,7 +225,7 @@ def test_in_a_pipeline_without_routing():
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-@pytest.mark.parametrize("columns", [["kind"], [1], [-3], ["kind", "c"]])
+@pytest.mark.parametrize("columns", [["kind"], "kind", [1], 1, [-3], ["kind", "c"]])
 def test_condition_columns(library, columns):
     """By name or position, strings too; outputs have X's width with the labels in place."""
     frames = pytest.importorskip(library)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skvae import ConditionalVAE, VAETransformer
@@ -271,11 +272,10 @@ def test_y_of_the_wrong_length():
 
 @pytest.mark.parametrize("scalar", ["ant", 1, 1.0, np.str_("ant"), np.float64(2), True])
 def test_scalar_condition(cvae, scalar):
-    """One value is not a column; the message shows how to write one."""
+    """One value is not a column where rows are counted; the message shows how to write one."""
     words = ["single value", "Write ["]
     says(words, ConditionalVAE(**SMALL).fit, X, condition=scalar)
     says(words, cvae.transform, X, condition=scalar)
-    says(words, cvae.sample, condition=scalar)
 
 
 def test_three_axes_in_the_condition(cvae):
@@ -302,16 +302,26 @@ def test_two_sources():
     for method in ("transform", "score_samples", "elbo"):
         words = ["condition=", "condition_columns", f"'x{D}'", "Leave condition= out"]
         says(words, getattr(model, method), table, condition=Y)
-    says(["condition_proba"], model.condition_proba, table)
+    words = ["condition_proba is not defined with condition_columns", f"in 'x{D}'"]
+    says(words, model.condition_proba, table)
 
 
 def test_number_left_out(number_vae):
     """Numbers cannot be summed out, so they are needed everywhere."""
-    words = ["condition is needed", "numbers", "Pass condition="]
-    for method in ("transform", "score_samples", "score", "elbo", "condition_proba"):
+    words = ["condition= is required", "numeric condition 'condition[0]'", "Pass condition="]
+    for method in ("transform", "score_samples", "score", "elbo"):
         says(words, getattr(number_vae, method), X)
     says(words, number_vae.sample, 3)
     says(words, number_vae.inverse_transform, np.zeros((3, 2)))
+
+
+def test_no_proba_of_numbers(number_vae):
+    """The remedy is one that this method has: it takes no condition."""
+    words = ["condition_proba gives p(c|x) for labels", "'condition[0]'", "KBinsDiscretizer"]
+    says(words, number_vae.condition_proba, X)
+    mixed = np.column_stack([Y.astype(object), NUMBERS])
+    mixed = ConditionalVAE(**SMALL).fit(X, condition=mixed)
+    says(["numeric in 'condition[1]'."], mixed.condition_proba, X)
 
 
 def test_strings_where_numbers_were(number_vae):
@@ -351,7 +361,7 @@ def test_condition_columns_that_are_all():
     says(["all the columns"], ConditionalVAE(condition_columns=[0, 1, 2, 3], **SMALL).fit, X)
 
 
-@pytest.mark.parametrize("wrong", [[1.5], [None], "a", 1])
+@pytest.mark.parametrize("wrong", [[1.5], [None], 1.5, "a", {"a"}, True, [True, False]])
 def test_condition_columns_of_the_wrong_type(wrong):
     """A column is a name or a position; nothing is rounded in silence."""
     says(["condition_columns"], ConditionalVAE(condition_columns=wrong, **SMALL).fit, X)
@@ -396,6 +406,7 @@ def test_unknown_device():
     says(["'gpu'", "'auto'", "'cuda'"], VAETransformer(device="gpu").fit, X)
     says(["'cuda:99'", "'auto'"], VAETransformer(device="cuda:99").fit, X)
     says(["'meta'", "not supported"], VAETransformer(device="meta").fit, X)
+    says(["'meta'", "not supported"], VAETransformer(device=torch.device("meta")).fit, X)
 
 
 SIZES = [
@@ -421,7 +432,9 @@ def test_number_of_samples(vae, cvae, n_samples):
         says([f"n_samples must be an integer of at least 1; got {n_samples!r}"],
              model.sample, n_samples)  # fmt: skip
         says(["n_draws", repr(n_samples)], model.score_samples, X, n_draws=n_samples)
-        says(["n_importance", repr(n_samples)], model.sample_missing, X, n_importance=n_samples)
+        for name in ("n_imputations", "n_draws"):
+            words = [f"{name} must be", repr(n_samples)]
+            says(words, model.sample_missing, X, **{name: n_samples})
 
 
 def test_number_of_samples_and_rows_of_the_condition(cvae):
@@ -458,7 +471,7 @@ def test_collapse_is_said():
         **{**SMALL, "max_iter": 60}, init="random", beta=1e6, learning_rate_init=1e-2
     )
     with pytest.warns(
-        ConvergenceWarning, match="all 2 components collapsed.*Lower beta.*1e"
+        ConvergenceWarning, match="All 2 components collapsed.*Lower beta.*1e"
     ) as all_:
         model.fit(X)
     assert model.n_active_components_ == 0
@@ -469,10 +482,10 @@ def test_collapse_is_said():
 
 def test_random_networks_that_learned_nothing_are_no_model():
     model = VAETransformer(**SMALL, init="random", learning_rate_init=1.0)
-    with pytest.warns(ConvergenceWarning, match="no epoch came above.*learning_rate_init") as all_:
+    with pytest.warns(ConvergenceWarning, match="never improved on.*learning_rate_init") as all_:
         model.fit(X)
     assert model.best_validation_score_ > max(model.validation_scores_)
-    last = f"at last {model.validation_scores_[-1]:.4g}"
+    last = f"finally {model.validation_scores_[-1]:.4g}"
     assert any(last in str(warning.message) for warning in all_)
     # At PCA or factor analysis there is a model already.
     with warnings.catch_warnings():
@@ -485,7 +498,7 @@ def test_collapse_asks_for_what_is_not_so_already():
     model = VAETransformer(
         **{**SMALL, "max_iter": 300}, noise_variance="shared", beta=50, learning_rate_init=1e-2
     )
-    with pytest.warns(ConvergenceWarning, match="all 2 components collapsed") as caught:
+    with pytest.warns(ConvergenceWarning, match="All 2 components collapsed") as caught:
         model.fit(X)
     said = " ".join(str(warning.message) for warning in caught)
     assert "use noise_variance='feature';" in said
@@ -498,7 +511,7 @@ def test_too_few_epochs_are_said(early_stopping):
         n_components=2, hidden_layer_sizes=(8,), max_iter=8, n_iter_no_change=4,
         early_stopping=early_stopping, init="random", batch_size=8, random_state=0,
     )  # fmt: skip
-    with pytest.warns(ConvergenceWarning, match="max_iter=8.*Raise max_iter"):
+    with pytest.warns(ConvergenceWarning, match="after max_iter=8 .*Increase max_iter"):
         model.fit(X)
 
 

@@ -162,7 +162,7 @@ def test_a_condition_beside_it():
 
 
 def test_it_is_of_counts():
-    with pytest.raises(ValueError, match=r"exposure='total' is of counts.*likelihood='poisson'"):
+    with pytest.raises(ValueError, match=r"exposure='total' needs counts.*likelihood='poisson'"):
         VAETransformer(exposure="total").fit(X)
     with pytest.raises(ValueError, match="'exposure' parameter"):
         VAETransformer(exposure="length", likelihood="poisson").fit(X)

@@ -138,7 +138,7 @@ def test_draws_have_the_conditional_moments(linear):
     model, mean, covariance = linear
     row = GIVEN[[2]]
     draws = np.concatenate(
-        model.sample_missing(np.repeat(row, 4000, 0), n_importance=1024, random_state=0)
+        model.sample_missing(np.repeat(row, 4000, 0), n_draws=1024, random_state=0)
     )
     missing = np.isnan(row[0])
     assert missing.any()
@@ -399,7 +399,7 @@ def test_conditional(condition):
     assert completed.shape == table.shape
     there = ~np.isnan(table)
     np.testing.assert_array_equal(completed[there], table[there])
-    copies = model.sample_missing(table, 2, random_state=0, **given)
+    copies = model.sample_missing(table, n_imputations=2, n_draws=64, random_state=0, **given)
     assert len(copies) == 2
     assert np.isfinite(copies).all()
     assert (copies[0] != copies[1]).any()

@@ -39,6 +39,7 @@ def models():
         "float32": VAETransformer(**SMALL).fit(X.astype(np.float32)),
         "bernoulli": VAETransformer(likelihood="bernoulli", **SMALL).fit((X > 0) * 1.0),
         "decoder": VAETransformer(noise_variance="decoder", **SMALL).fit(X),
+        "device": VAETransformer(device=torch.device("cpu"), **SMALL).fit(X),
         "labels": ConditionalVAE(**SMALL).fit(X, Y),
         "objects": ConditionalVAE(**SMALL).fit(X, condition=MIXED),
         "columns": ConditionalVAE(condition_columns=[0], **SMALL).fit(TABLE),

@@ -486,7 +486,7 @@ def test_reconstruction_takes_the_likeliest_labels(cvae):
         ReconstructionDisplay.from_estimator(cvae, X, condition=Y[:6])
 
 
-@pytest.mark.parametrize("columns", [["kind"], [2]])
+@pytest.mark.parametrize("columns", [["kind"], [2], "kind", 2])
 def test_columns_of_a_condition_are_not_shown(frame, columns):
     """Rows are decoded with the condition they have."""
     table = frame.copy()
@@ -711,7 +711,7 @@ def test_samples_of_several_labels_and_of_numbers():
     numbers = ConditionalVAE(**SMALL).fit(X, condition=np.linspace(0, 1, N))
     display = SampleDisplay.from_estimator(numbers, n_samples=2, condition=[0.0, 0.5])
     assert display.condition_names == ["0.0", "0.5"]
-    with pytest.raises(ValueError, match="a condition is needed"):
+    with pytest.raises(ValueError, match="condition= is required"):
         SampleDisplay.from_estimator(numbers)
 
 

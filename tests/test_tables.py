@@ -1,6 +1,7 @@
 """Tables as users have them: likelihoods by column, and DataFrames that stay DataFrames."""
 
 import pickle
+from types import MappingProxyType
 
 import joblib
 import numpy as np
@@ -395,6 +396,11 @@ def test_a_copy_gives_the_same_rows(way, X, tmp_path):
     np.testing.assert_array_equal(copied.score_samples(X), model.score_samples(X))
     np.testing.assert_array_equal(copied.partial_fit(X).transform(X),
                                   model.partial_fit(X).transform(X))  # fmt: skip
+
+
+def test_any_mapping_is_one():
+    model = fitted(likelihood=MappingProxyType(LIKELIHOOD))
+    assert families(model) == families(fitted(likelihood=LIKELIHOOD))
 
 
 def test_clone_and_search():

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import ACTIVE_NATS
 from skvae._conditional import ConditionalVAE
+from skvae._conditions import columns_named
 from skvae._sklearn import check_feature_names, check_n_features, from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
 from skvae.plotting._axes import column_names
@@ -128,8 +129,8 @@ class Model:
         entered = self._enter(X)
         if condition is None and isinstance(self.vae, ConditionalVAE):
             if self.vae.condition_columns is not None:
-                columns = _columns(entered, self.vae.condition_columns)
-                return self._moments(entered), columns
+                named = columns_named(self.vae.condition_columns)
+                return self._moments(entered), _columns(entered, named)
             likeliest = to_numpy(self.vae.condition_proba(entered)).argmax(axis=1)
             condition = [self.vae.combinations_[m] for m in likeliest]
         return self._moments(entered, condition), condition
@@ -191,9 +192,10 @@ class Model:
     @property
     def _picked(self) -> list[int] | None:
         """Positions of the columns that are shown; None where all are."""
-        n_columns, columns = self.vae.n_features_in_, getattr(self.vae, "condition_columns", None)
+        n_columns = self.vae.n_features_in_
+        columns = columns_named(getattr(self.vae, "condition_columns", None))
         names = list(getattr(self.vae, "feature_names_in_", ()))
-        taken = {names.index(c) if isinstance(c, str) else c % n_columns for c in columns or ()}
+        taken = {names.index(c) if isinstance(c, str) else c % n_columns for c in columns}
         modelled = np.array([i for i in range(n_columns) if i not in taken])
         variance = getattr(self.vae, "noise_variance_", None)
         if variance is not None:
