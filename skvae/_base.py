@@ -51,10 +51,9 @@ from skvae._frames import (
     with_index,
     without_na,
 )
-from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR, Likelihood
-from skvae._linear_start import linear_model
+from skvae._likelihoods import LIKELIHOODS, Likelihood
 from skvae._networks import ACTIVATIONS
-from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing, mean_rows
+from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing
 from skvae._run import Run
 from skvae._sklearn import (
     CallbackSupportMixin,
@@ -71,17 +70,14 @@ from skvae._sklearn import (
     to_rows,
     to_tensor,
 )
+from skvae._starts import Starts
 from skvae._state import damaged, opened, sealed
 from skvae._tables import Table
-from skvae._training import Trained, Training, Watch
+from skvae._training import Trained, Training
 from skvae._vae import (
     VAE,
     Architecture,
-    deviation,
-    explained,
     from_state,
-    observed,
-    seen_values,
 )
 
 #: A component whose KL is below this many nats a row tells nothing.
@@ -97,8 +93,6 @@ _N_SEEDS = np.iinfo(np.int32).max
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
 
-# The least variance, of standardised columns, of a factor analysis of what is not gaussian.
-_LEAST_LEFT = 1e-2
 
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
@@ -265,6 +259,10 @@ class BaseVAE(
     def _set_condition(self, source: str) -> None:
         """What a fit leaves behind of where its condition came from, if it had one."""
 
+    @property
+    def _starts(self) -> Starts:
+        return Starts(self.init, self.n_init)
+
     def _prepare(self, request: Request, tables: dict[Hashable, Any]) -> Job:
         """Check, split and encode; ``tables`` keeps what requests of equal data share."""
         x, is_partial, table = to_rows(request.X), request.is_partial, request.table
@@ -285,7 +283,7 @@ class BaseVAE(
         if len(validation_rows) and x.shape[1] > columns.width:  # there are holes
             rows, validation_rows = _with_all_columns(to_rows(request.X), rows, validation_rows)
         run = self._run(x, c, columns, design, rows, validation_rows, is_partial, previous)
-        n_models = 1 if previous else self.n_init * len(self._kinds(run.model.architecture))
+        n_models = 1 if previous else self._starts.n_runs(run.model.architecture)
         # What goes on has other noise than before: met again and again it would be learned.
         n_taken = int(previous.optimizer["n_steps"]["n_steps"]) if previous else 0
         seeds = [
@@ -352,7 +350,7 @@ class BaseVAE(
         architecture = run.model.architecture
         if previous is None:
             x, c = Chosen(job.x, job.rows), job.c[job.rows]
-            models = self._starts(architecture, x, c, [start for start, _ in job.seeds])
+            models = self._starts.models(architecture, x, c, [start for start, _ in job.seeds])
         else:
             # A model that was loaded may live on another device than this fit.
             device = job.x.device
@@ -366,7 +364,7 @@ class BaseVAE(
         self, job: Job, results: Sequence[Trained], interrupt: KeyboardInterrupt | None
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
-        best = self._best(results)
+        best = self._starts.best(results)
         x, c = Chosen(job.x, job.rows), job.c[job.rows]
         kl, variance = inference.averages(best.model, x, c, job.columns.variance)
         if job.previous is None:
@@ -387,7 +385,9 @@ class BaseVAE(
         vars(self).update(history)
         self._set_condition(job.request.source)
         # A linear start is a model already; random networks are none.
-        is_random = job.previous is None and self._kinds(best.model.architecture) == ("random",)
+        is_random = job.previous is None and self._starts.methods(best.model.architecture) == (
+            "random",
+        )
         is_random = is_random and best.model.architecture.n_features > 0
         is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
         is_interrupted = interrupt is not None
@@ -440,80 +440,6 @@ class BaseVAE(
             tol=float(self.tol),
             binarise=is_uncertain,
         )
-
-    def _kinds(self, architecture: Architecture) -> tuple[str, ...]:
-        """Of the starts, those preferred first."""
-        # Pixels that are bits have the best likelihood from the random start. Without columns
-        # there is nothing to analyse.
-        if architecture.likelihood == "bernoulli" or not architecture.n_features:
-            return ("random",)
-        if self.init != "both":
-            return (self.init,)
-        # Factor analysis would explain categories by each other: their columns sum to one.
-        if not architecture.is_standardised:
-            return ("pca",)
-        # With one variance for all columns, or a given one, both would be the same; and
-        # factor analysis is the end of a linear model, not only its start.
-        if architecture.noise not in ("feature", "decoder"):
-            return ("pca",)
-        return (
-            ("pca", "factor_analysis") if architecture.hidden_layer_sizes else ("factor_analysis",)
-        )
-
-    def _starts(
-        self, architecture: Architecture, x: Rows, c: Tensor, seeds: Sequence[int]
-    ) -> Iterator[VAE]:
-        """Lone networks to start from, ``n_init`` of each kind; x and c are to train on."""
-        a, is_standardised = architecture, architecture.is_standardised
-        mean = mean_rows(x, lambda rows: (explained(rows, a), observed(rows, a)))
-        variance = None
-        if not is_standardised:
-            variance = mean_rows(
-                x, lambda rows: (deviation(rows.double(), mean, a).square(), observed(rows, a))
-            )
-
-        def read(rows: Tensor) -> tuple[Tensor, Tensor | None]:
-            mask = observed(rows, a)
-            return seen_values(rows, a), None if mask is None else mask.roll(-a.n_counts, 1)
-
-        kinds = [kind for kind in self._kinds(a) for _ in range(self.n_init)]
-        for kind, seed in zip(kinds, seeds, strict=True):
-            generator = torch.Generator(x.device).manual_seed(seed)
-            model = VAE(a, device=x.device).randomise(generator, mean, variance)
-            if kind != "random":
-                linear = linear_model(
-                    x,
-                    c,
-                    a.n_components,
-                    a.noise if is_standardised else "feature",
-                    kind=kind,
-                    floor=2 * VARIANCE_FLOOR if is_standardised else _LEAST_LEFT,
-                    generator=generator,
-                    read=read,
-                )
-                model.linearise(linear, None if is_standardised else x)
-            yield model
-
-    def _best(self, results: Sequence[Trained]) -> Trained:
-        """The best bound; but of two linear starts, PCA's where it serves.
-
-        Features are better from PCA, whose components explain all columns alike, where
-        factor analysis spends them on the columns that others repeat. It serves unless it
-        has not come above factor analysis itself, before any training.
-        """
-        is_settled = self._is_settled(results, results[0].model.architecture)
-        eligible = results[: self.n_init] if is_settled else results
-        return max(eligible, key=lambda result: result.bound)
-
-    def _is_settled(
-        self, runs: Sequence[Trained] | Sequence[Watch], architecture: Architecture
-    ) -> bool:
-        """Whether one of the preferred runs will be kept, whatever the others come to."""
-        if self._kinds(architecture) != ("pca", "factor_analysis"):
-            return False
-        preferred, rest = runs[: self.n_init], runs[self.n_init :]
-        best = max(run.bound for run in preferred)
-        return bool(rest) and rest[0].has_validation and best > rest[0].start_bound
 
     def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
         """What was trained, and how much each component tells."""

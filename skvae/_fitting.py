@@ -242,7 +242,7 @@ def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
     """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
     for job, own in zip(jobs, _by_job(jobs, watches), strict=True):
         estimator = job.request.estimator
-        if job.previous is None and estimator._is_settled(own, job.run.model.architecture):
+        if job.previous is None and estimator._starts.is_settled(own, job.run.model.architecture):
             for watch in own[estimator.n_init :]:
                 watch.is_finished = True
 

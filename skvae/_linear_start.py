@@ -63,7 +63,7 @@ def linear_model(
     n_components: int,
     noise: str | float,
     *,
-    kind: str,
+    method: str,
     floor: float,
     generator: torch.Generator,
     read: Read = as_they_are,
@@ -71,7 +71,7 @@ def linear_model(
     """A linear model of the values (N, D) that are read of x, given c (N, C).
 
     ``noise`` "shared" or a number is probabilistic PCA (Tipping & Bishop, 1999), the
-    number its variance. With a variance for each column, ``kind`` "factor_analysis" is
+    number its variance. With a variance for each column, ``method`` "factor_analysis" is
     that of maximum likelihood; "pca" has the loadings of probabilistic PCA, and the
     variances that these leave. No variance is below ``floor``.
     """
@@ -93,7 +93,7 @@ def linear_model(
     n_components = min(n_components, n_rows, n_columns)
     if noise == "shared" or not isinstance(noise, str):
         loadings, variance = _ppca(spectrum, n_components, noise, floor)
-    elif kind == "pca":
+    elif method == "pca":
         # As many components as columns would leave no variance at all.
         n_components = max(1, min(n_components, n_columns - 1))
         loadings, _ = _ppca(spectrum, n_components, "shared", floor)

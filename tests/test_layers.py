@@ -38,6 +38,7 @@ LAYERS = {
     "_version": 3,
     "_fitted": 3,
     "_state": 3,
+    "_starts": 3,
     "_fitting": 3,
     "_epochs": 3,
     "_desk": 3,

@@ -94,11 +94,11 @@ def log_density(model, X, C=None):
     return stats.multivariate_normal(cov=factor).logpdf(residual)
 
 
-def fitted(X, q, noise, C=None, seed=0, floor=FLOOR, kind="factor_analysis"):
+def fitted(X, q, noise, C=None, seed=0, floor=FLOOR, method="factor_analysis"):
     C = X[:, :0] if C is None else C
     generator = torch.Generator().manual_seed(seed)
     tensors = torch.from_numpy(X), torch.from_numpy(C)
-    return linear_model(*tensors, q, noise, kind=kind, floor=floor, generator=generator)
+    return linear_model(*tensors, q, noise, method=method, floor=floor, generator=generator)
 
 
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
@@ -175,7 +175,7 @@ def test_the_posterior_is_exact(data, noise):
 def test_the_start_at_pca_has_its_components_and_the_variance_they_leave(q):
     """Up to one component fewer than columns; the posterior is exact as ever."""
     X = table("wine")
-    model, q = fitted(X, q, "feature", kind="pca"), min(q, 12)
+    model, q = fitted(X, q, "feature", method="pca"), min(q, 12)
     loadings, noise = model.loadings.numpy(), model.noise_variance.numpy()
     assert loadings.shape == (13, q)
     fit = PCA(q, svd_solver="full").fit(X)
@@ -306,7 +306,7 @@ def test_a_start_carried_over_is_the_linear_model_itself_where_that_is_gaussian(
     x = torch.from_numpy(StandardScaler().fit_transform(load_wine().data))
     c = torch.nn.functional.one_hot(torch.from_numpy(load_wine().target)).to(x)
     generator = torch.Generator().manual_seed(0)
-    linear = linear_model(x, c, 3, "feature", kind="pca", floor=1e-6, generator=generator)
+    linear = linear_model(x, c, 3, "feature", method="pca", floor=1e-6, generator=generator)
     one, other = (VAE(Architecture(13, 3, 3, (8,))).double() for _ in range(2))
     one.linearise(linear)
     other.linearise(linear, x)

@@ -236,7 +236,7 @@ def test_the_start_counts():
     """No round of an absurd learning rate is better than the linear start: it is kept."""
     generator = torch.Generator().manual_seed(0)
     start = linear_model(
-        X, NOTHING, 2, "feature", kind="factor_analysis", floor=1e-6, generator=generator
+        X, NOTHING, 2, "feature", method="factor_analysis", floor=1e-6, generator=generator
     )
     run = run_of(lone().linearise(start), learning_rate=5.0)
     trained = train([run], X, NOTHING)[0]
