@@ -35,6 +35,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, Number, listed
+from skvae._desk import Answerable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, families_of
@@ -127,6 +128,7 @@ class BoundTerms(NamedTuple):
 
 class BaseVAE(
     LinksToDocs,
+    Answerable,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -217,7 +219,7 @@ class BaseVAE(
         as they were given.
         """
         request = Request(self, X, values, kinds, like, is_partial, table, source)
-        desk, context = vars(self).pop("_desk", None), None
+        desk, context = self._take_desk(), None
         outcome = desk.answer(request) if desk is not None and not is_partial else None
         if given is not None:
             context = self._init_callback_context(max_subtasks=self.max_iter)
@@ -1047,13 +1049,6 @@ class BaseVAE(
         return self._output(torch.from_numpy(rows), like)
 
     # ------------------------------------------------------------- keep and carry
-
-    def __sklearn_clone__(self) -> Any:
-        """As scikit-learn clones, and with it the desk where a search answers its fits."""
-        clone = super().__sklearn_clone__()
-        if (desk := vars(self).get("_desk")) is not None:
-            clone._desk = desk.of_clone()
-        return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

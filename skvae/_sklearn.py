@@ -6,7 +6,7 @@ Arrays of any namespace to tensors and back, and the names its own estimators us
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.sparse import issparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._validation import _fit_and_score as fit_and_score
 from sklearn.utils._array_api import (
     _convert_to_numpy,
     check_same_namespace,
@@ -26,6 +27,7 @@ from sklearn.utils._indexing import _get_column_indices as column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_feature_names_in as feature_names_in
+from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_n_features as check_n_features
 from torch import Tensor
 
@@ -44,11 +46,13 @@ __all__ = [
     "column_indices",
     "columns_at",
     "feature_names_in",
+    "fit_and_score",
     "fit_context",
     "float_dtypes",
     "from_tensor",
     "is_dispatched",
     "is_mapped",
+    "routed",
     "to_numpy",
     "to_rows",
     "to_tensor",
@@ -138,3 +142,8 @@ def from_tensor(tensor: Tensor, like: Any) -> Any:
 def checked_cv(search: BaseSearchCV) -> Any:
     """The splitter of a search that is being fitted."""
     return search._checked_cv_orig
+
+
+def routed(search: BaseSearchCV, X: Any, params: Mapping[str, Any]) -> Any:
+    """Parameters of a search's ``fit``, for the estimator, the splitter and the scorers."""
+    return search._get_routed_params_for_fit(check_method_params(X, params))
