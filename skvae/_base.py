@@ -90,6 +90,9 @@ ACTIVE_NATS = 0.01
 # a condition is.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_condition_at")
 
+# The fitted attributes that belong to the namespace of fit's X.
+_ARRAYS = ("kl_per_component_", "noise_variance_")
+
 # Seeds are below.
 _N_SEEDS = np.iinfo(np.int32).max
 
@@ -227,9 +230,7 @@ class BaseVAE(
         if outcome is None:
             [outcome] = fit_together([request], report=Epochs(self, context, *(given or (X, None))))
         else:
-            found = fitted_attributes(outcome.estimator)
-            # Equal columns may have other names here: those of this X are there already.
-            vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
+            self._adopt(outcome.estimator, like)
         if outcome.error is not None:
             raise outcome.error
         for message in outcome.warnings:
@@ -240,6 +241,18 @@ class BaseVAE(
             context.call_on_fit_task_end(
                 estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
             )
+
+    def _adopt(self, other: BaseVAE, like: Any) -> None:
+        """What an equal fit has left behind, as if it had been this one."""
+        found = fitted_attributes(other)
+        # Equal columns may have other names here: those of this X are there already.
+        vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
+        # Another thread or process may not have known of this namespace.
+        for name in _ARRAYS:
+            if name in found:
+                setattr(self, name, from_tensor(to_tensor(found[name]), like))
+        if isinstance(self.random_state, np.random.RandomState):
+            self.random_state.set_state(other.random_state.get_state())
 
     @contextlib.contextmanager
     def _kept_if_it_fails(self) -> Iterator[None]:
@@ -1054,7 +1067,7 @@ class BaseVAE(
         state = dict(super().__getstate__())
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
-            for name in ("kl_per_component_", "noise_variance_"):
+            for name in _ARRAYS:
                 if name in state:
                     state[name] = to_numpy(state[name])
         return sealed(self, state)

@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_info
 from skvae import ConditionalVAE, VAETransformer, _fitting
 from skvae import model_selection as together
 from skvae._fitting import Request
+from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV, RandomizedSearchCV
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -653,6 +654,37 @@ def test_an_error_that_candidates_share_is_told_as_by_scikit_learn(data):
     assert len(told[0]) < 2 * len(told[1])
 
 
+def drawn(model, X, y=None):
+    return model.sample(1)[0, 0]
+
+
+def imputed(model, X, y=None):
+    return model.transform(np.full((1, X.shape[1]), np.nan))[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("of_a_generator", "scoring"),
+    [
+        (lambda generator: vae(random_state=generator), drawn),
+        (
+            lambda generator: VAEImputer(
+                vae(random_state=None), sample_posterior=True, n_draws=8, random_state=generator
+            ),
+            imputed,
+        ),
+    ],
+    ids=["VAE", "imputer"],
+)
+def test_a_generator_is_where_the_training_leaves_it(data, of_a_generator, scoring):
+    scores = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        estimator = of_a_generator(np.random.RandomState(0))
+        name = "estimator__beta" if isinstance(estimator, VAEImputer) else "beta"
+        found = search(estimator, {name: [0.5, 1]}, cv=3, scoring=scoring).fit(data[0])
+        scores.append(found.cv_results_["split0_test_score"])
+    np.testing.assert_allclose(*scores, atol=1e-2)
+
+
 class StopsSoon:
     """A callback that ends every training after two epochs."""
 
@@ -690,3 +722,16 @@ def test_a_search_in_an_ensemble_in_a_search_has_batches_of_its_own(data, traine
             # the others for each: 2 candidates on 2 folds, and the best on all rows.
             assert trained == [12, 3] + [4, 1] * 2 * 6
     assert_same_search(*searches)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_tensors_stay_tensors(data, monkeypatch, n_jobs):
+    """Though threads and processes train, of which scikit-learn's configuration is not."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    X = torch.from_numpy(data[0])
+    with sklearn.config_context(array_api_dispatch=True):
+        arguments = (vae(), {"beta": [0.5, 1]})
+        ours = GridSearchCV(*arguments, cv=3, n_jobs=n_jobs).fit(X)
+        theirs = model_selection.GridSearchCV(*arguments, cv=3).fit(X)
+    assert np.isfinite(ours.cv_results_["mean_test_score"]).all()
+    assert_same_search(ours, theirs)
