@@ -724,6 +724,21 @@ def test_a_search_in_an_ensemble_in_a_search_has_batches_of_its_own(data, traine
     assert_same_search(*searches)
 
 
+def test_data_are_hashed_where_it_serves(data, monkeypatch):
+    """Before the VAE, once to ask, and once to be answered: three times a fit."""
+    X, y = data
+    n_hashed, hash_of = 0, joblib.hash
+
+    def counted(value, *args, **kwargs):
+        nonlocal n_hashed
+        n_hashed += len(pickle.dumps(value)) > X.nbytes / 2
+        return hash_of(value, *args, **kwargs)
+
+    monkeypatch.setattr(joblib, "hash", counted)
+    GridSearchCV(in_pipeline(vae()), {"vae__beta": [0.5, 1]}, cv=3, refit=False).fit(X, y)
+    assert n_hashed == 3 * 6
+
+
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_tensors_stay_tensors(data, monkeypatch, n_jobs):
     """Though threads and processes train, of which scikit-learn's configuration is not."""
