@@ -12,6 +12,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE
+from skvae._desk import Answerable
 from skvae._docs import LinksToDocs
 from skvae._frames import has_categories, is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
@@ -26,7 +27,7 @@ __all__ = ["VAEImputer"]
 _DEFAULT = VAETransformer(n_importance_samples=5, dropout=0.2, n_iter_no_change=50)
 
 
-class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
+class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
     """Complete rows by what a VAE expects of their missing cells.
 
     The model learns from what is observed (the bound is over observed cells alone [1]_),
@@ -128,9 +129,15 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
                 "X is sparse: what it does not store is 0, and no cell of it is missing. Make it "
                 "dense, with NaN where cells are missing."
             )
-        model = clone(_DEFAULT if self.estimator is None else self.estimator)
-        if self.estimator is None and has_categories(X):
-            model.set_params(likelihood="auto")
+        desk = self._take_desk()
+        if self.estimator is None:
+            model = clone(_DEFAULT)
+            if desk is not None:
+                model._desk = desk
+            if has_categories(X):
+                model.set_params(likelihood="auto")
+        else:
+            model = clone(self.estimator)
         if model.random_state is None:
             model.set_params(random_state=self.random_state)
         self.estimator_ = model.fit(X, y)

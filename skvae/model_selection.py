@@ -516,7 +516,10 @@ class _SameSplits:
 
 
 def _vaes(value: Any) -> list[Answerable]:
-    """Those that an estimator's parameters lead to, or the parts of a list or mapping."""
+    """Those that an estimator's parameters lead to, or the parts of a list or mapping.
+
+    And what has a VAE of its own making, an imputer.
+    """
     return _found(value, Answerable)
 
 

@@ -32,7 +32,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_info
 
-from skvae import ConditionalVAE, VAETransformer, _fitting
+from skvae import ConditionalVAE, VAETransformer, _fitting, impute
 from skvae import model_selection as together
 from skvae._fitting import Request
 from skvae.impute import VAEImputer
@@ -722,6 +722,18 @@ def test_a_search_in_an_ensemble_in_a_search_has_batches_of_its_own(data, traine
             # the others for each: 2 candidates on 2 folds, and the best on all rows.
             assert trained == [12, 3] + [4, 1] * 2 * 6
     assert_same_search(*searches)
+
+
+def test_imputers_that_make_their_vae_are_answered(data, trained, monkeypatch):
+    monkeypatch.setattr(impute, "_DEFAULT", vae(random_state=None))
+    X = data[0].copy()
+    X[::5, 0] = np.nan
+    pipe = Pipeline([("impute", VAEImputer(n_draws=8, random_state=0)), ("vae", PCA(2))])
+    grid = {"vae__whiten": [True, False], "impute__estimator": [None, vae(), vae(beta=0.5)]}
+    ours = GridSearchCV(pipe, grid, cv=3).fit(X)
+    # That of its own making and the first of the grid are equal.
+    assert trained == [6, 1]
+    assert_same_search(ours, model_selection.GridSearchCV(pipe, grid, cv=3).fit(X))
 
 
 def test_data_are_hashed_where_it_serves(data, monkeypatch):
