@@ -709,6 +709,7 @@ class BaseVAE(
 
         ``method`` is empty in a fit; ``modelled`` are the columns of X that are, if not all.
         """
+        check_names_differ(X)
         if not reset and not method and self._is_plain(True) != self._is_plain(False):
             was = self._fitted.design["likelihood"]
             raise has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
@@ -730,7 +731,6 @@ class BaseVAE(
             return valid, table
         if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
-        check_names_differ(X)
         check_feature_names(self, X, reset=reset)
         check_n_features(self, X, reset=reset)
         if not X.shape[1]:

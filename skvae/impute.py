@@ -12,9 +12,11 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE
+from skvae._conditional import ConditionalVAE
+from skvae._conditions import kinds_of_target, read_target
 from skvae._desk import Answerable
 from skvae._docs import LinksToDocs
-from skvae._frames import has_categories, is_blank, joined, read_columns
+from skvae._frames import check_names_differ, has_categories, is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
 from skvae._state import opened, sealed
 from skvae._transformer import VAETransformer
@@ -41,7 +43,7 @@ class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
         are to be told from others: ``n_importance_samples=5``, ``dropout=0.2`` and
         ``n_iter_no_change=50``, and with ``likelihood="auto"`` if X has columns of
         categories or strings. A ConditionalVAE takes its condition from its
-        ``condition_columns``, or from y.
+        ``condition_columns``, or labels from y, over which `transform` averages.
     sample_posterior : bool, default=False
         Draw the missing cells in place of filling in their mean, so that the completed
         rows vary as rows do. For several draws use ``estimator_.sample_missing``.
@@ -118,7 +120,7 @@ class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             With NaN, None or NA where cells are missing.
         y : array-like of shape (n_samples,), default=None
-            The condition of a ConditionalVAE that takes it from y; else ignored.
+            Labels, the condition of a ConditionalVAE that takes it from y; else ignored.
 
         Returns
         -------
@@ -134,10 +136,12 @@ class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
             model = clone(_DEFAULT)
             if desk is not None:
                 model._desk = desk
+            check_names_differ(X)
             if has_categories(X):
                 model.set_params(likelihood="auto")
         else:
             model = clone(self.estimator)
+            _check_condition(model, y)
         if model.random_state is None:
             model.set_params(random_state=self.random_state)
         self.estimator_ = model.fit(X, y)
@@ -203,6 +207,18 @@ class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.string = True
         return tags
+
+
+def _check_condition(model: BaseVAE, y: Any) -> None:
+    """What comes from y has to be integrated out where cells are filled, and numbers cannot be."""
+    if not isinstance(model, ConditionalVAE) or model.condition_columns is not None or y is None:
+        return
+    if "number" in kinds_of_target(y, read_target(y, len(y))):
+        raise ValueError(
+            "y has numbers that are not labels, and transform fills cells without y: labels can be "
+            "integrated out, numbers cannot. Give labels for y; or put the numbers into columns of "
+            "X, and name them: VAEImputer(ConditionalVAE(condition_columns=[...]))."
+        )
 
 
 def _holes(X: Any) -> np.ndarray:
