@@ -100,7 +100,9 @@ class Desk:
             return None
         try:
             key = _key(request)
-        except Exception:  # parameters that cannot be pickled, a lambda for instance
+        except Exception as error:  # parameters that cannot be pickled, a lambda for instance
+            if self.is_open:
+                raise Requested("this fit is for the evaluation, and by itself") from error
             return None
         outcome = self._find(key)
         if outcome is None and self._collection is not None and self.is_open:

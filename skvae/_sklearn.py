@@ -6,7 +6,7 @@ Arrays of any namespace to tensors and back, and the names its own estimators us
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from sklearn.utils._indexing import _get_column_indices as column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_feature_names_in as feature_names_in
-from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_n_features as check_n_features
 from torch import Tensor
 
@@ -52,7 +51,6 @@ __all__ = [
     "from_tensor",
     "is_dispatched",
     "is_mapped",
-    "routed",
     "to_numpy",
     "to_rows",
     "to_tensor",
@@ -142,8 +140,3 @@ def from_tensor(tensor: Tensor, like: Any) -> Any:
 def checked_cv(search: BaseSearchCV) -> Any:
     """The splitter of a search that is being fitted."""
     return search._checked_cv_orig
-
-
-def routed(search: BaseSearchCV, X: Any, params: Mapping[str, Any]) -> Any:
-    """Parameters of a search's ``fit``, for the estimator, the splitter and the scorers."""
-    return search._get_routed_params_for_fit(check_method_params(X, params))

@@ -29,7 +29,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skvae._desk import Answerable, Collection, Desk, Dispenser, hashed
 from skvae._docs import LinksToDocs
 from skvae._fitting import Job, Outcome, Request, fit_together
-from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score, routed
+from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
 from skvae._training import Training
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
@@ -91,9 +91,13 @@ _CONSTRAINTS: dict[str, list[Any]] = {
 
 
 class _TrainsTogether(LinksToDocs):
-    """What the searches have in common, beside what `_Running` does for them."""
+    """What `_Running` has from scikit-learn's fit, and that has from it."""
 
     _running: _Running
+
+    def _get_routed_params_for_fit(self, params: Any) -> Any:
+        self._running.params = super()._get_routed_params_for_fit(params)  # type: ignore[misc]
+        return self._running.params
 
     def _format_results(self, candidate_params: Any, *args: Any, **kwargs: Any) -> Any:
         """With the candidates that were given: those that were evaluated are copies with desks."""
@@ -180,7 +184,7 @@ class GridSearchCV(_TrainsTogether, model_selection.GridSearchCV):
         -------
         self : GridSearchCV
         """
-        with _Running(self, X, y, params) as self._running:
+        with _Running(self, X, y) as self._running:
             return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
@@ -274,7 +278,7 @@ class RandomizedSearchCV(_TrainsTogether, model_selection.RandomizedSearchCV):
         -------
         self : RandomizedSearchCV
         """
-        with _Running(self, X, y, params) as self._running:
+        with _Running(self, X, y) as self._running:
             return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
@@ -305,8 +309,11 @@ class _Running:
 
     n_running: ClassVar[int] = 0
 
-    def __init__(self, search: Any, X: Any, y: Any, params: Mapping[str, Any]) -> None:
-        self._search, self._X, self._y, self._params = search, X, y, params
+    params: Any  # of fit, as scikit-learn routes them
+    candidates: list[dict[str, Any]]
+
+    def __init__(self, search: Any, X: Any, y: Any) -> None:
+        self._search, self._X, self._y = search, X, y
         self._given = search.estimator
         self._collection = Collection()
         self._attached: list[Answerable] = []
@@ -394,7 +401,6 @@ class _Running:
         evaluated.
         """
         X, y = indexable(self._X, self._y)
-        params = routed(self._search, X, self._params)
         estimator = clone(self._search.estimator)
         if isinstance(estimator, Pipeline) and estimator.memory is None:
             estimator.set_params(memory=_Once())
@@ -403,7 +409,7 @@ class _Running:
             joblib.parallel_config(backend="sequential"),  # what is noted elsewhere is lost
         ):
             for i, candidate in chosen:
-                for n, (train, test) in enumerate(splits.split(X, y, **params.splitter.split)):
+                for n, (train, test) in enumerate(splits.split(X, y, **self.params.splitter.split)):
                     self._open([(i, n)])
                     fit_and_score(
                         clone(estimator),
@@ -414,7 +420,7 @@ class _Running:
                         test=test,
                         verbose=0,
                         parameters=candidate,
-                        fit_params=params.estimator.fit,
+                        fit_params=self.params.estimator.fit,
                         score_params=None,
                     )
         for dispenser in self._dispensers:

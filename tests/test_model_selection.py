@@ -445,10 +445,11 @@ def test_a_frozen_vae_is_not_waited_for(data, trained, monkeypatch):
     assert Counted.n_fits == 7
 
 
-def test_parameters_that_cannot_be_pickled_train_alone(data):
+def test_parameters_that_cannot_be_pickled_train_alone(data, trained):
     likelihood = [("gaussian", lambda X: [True] * X.shape[1])]
     search = GridSearchCV(vae(likelihood=likelihood), {"n_components": [1, 2]}, cv=3)
     assert np.isfinite(search.fit(data[0]).cv_results_["mean_test_score"]).all()
+    assert trained == [1] * 7
 
 
 def test_an_unseeded_search_trains_equal_fits_once(data, trained):
@@ -635,6 +636,15 @@ def test_warning_filters_are_those_of_the_user(data):
     GridSearchCV(pipe, {"vae__beta": [0.5, 1]}, cv=3).fit(*data)
     assert found
     assert ("ignore", None, Warning, None, 0) not in found
+
+
+def test_what_scikit_learn_warns_of_is_said_once(data):
+    weight = np.ones(len(data[0]))  # which the VAE's score does not take
+    search = GridSearchCV(vae(), {"beta": [0.5, 1]}, cv=3)
+    warns = pytest.warns(UserWarning, match="does not support")
+    with warns as caught, pytest.raises(ValueError, match="sample_weight"):
+        search.fit(data[0], sample_weight=weight)
+    assert len([w for w in caught if "does not support" in str(w.message)]) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
