@@ -36,6 +36,7 @@ from skvae import _inference as inference
 from skvae._checks import check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, listed
+from skvae._desk import Answerable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, resolve_likelihoods
@@ -87,6 +88,9 @@ ACTIVE_NATS = 0.01
 # a condition is.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_condition_at")
 
+# The fitted attributes that belong to the namespace of fit's X.
+_ARRAYS = ("kl_per_component_", "noise_variance_", "condition_prior_")
+
 # Seeds are below.
 _N_SEEDS = np.iinfo(np.int32).max
 
@@ -125,6 +129,7 @@ class BoundTerms(NamedTuple):
 
 class BaseVAE(
     LinksToDocs,
+    Answerable,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -215,7 +220,7 @@ class BaseVAE(
         as they were given.
         """
         request = Request(self, X, values, kinds, like, is_partial, table, source)
-        desk, context = vars(self).pop("_desk", None), None
+        desk, context = self._take_desk(), None
         outcome = desk.answer(request) if desk is not None and not is_partial else None
         if given is not None:
             context = self._init_callback_context(max_subtasks=self.max_iter)
@@ -223,9 +228,7 @@ class BaseVAE(
         if outcome is None:
             [outcome] = fit_together([request], report=Epochs(self, context, *(given or (X, None))))
         else:
-            found = fitted_attributes(outcome.estimator)
-            # Equal columns may have other names here: those of this X are there already.
-            vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
+            self._adopt(outcome.estimator, like)
         if outcome.error is not None:
             raise outcome.error
         for message in outcome.warnings:
@@ -236,6 +239,18 @@ class BaseVAE(
             context.call_on_fit_task_end(
                 estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
             )
+
+    def _adopt(self, other: BaseVAE, like: Any) -> None:
+        """What an equal fit has left behind, as if it had been this one."""
+        found = fitted_attributes(other)
+        # Equal columns may have other names here: those of this X are there already.
+        vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
+        # Another thread or process may not have known of this namespace.
+        for name in _ARRAYS:
+            if name in found:
+                setattr(self, name, from_tensor(to_tensor(found[name]), like))
+        if isinstance(self.random_state, np.random.RandomState):
+            self.random_state.set_state(other.random_state.get_state())
 
     @contextlib.contextmanager
     def _kept_if_it_fails(self) -> Iterator[None]:
@@ -634,6 +649,7 @@ class BaseVAE(
         not all.
         """
         X = received(X)
+        check_names_differ(X)
         is_fit = method in METHODS_OF_FIT
         if not reset and is_fit and self._is_plain(True) != self._is_plain(False):
             was = self._fitted.design["likelihood"]
@@ -656,7 +672,6 @@ class BaseVAE(
             return valid, table
         if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
-        check_names_differ(X)
         check_feature_names(self, X, reset=reset)
         check_n_features(self, X, reset=reset)
         if not X.shape[1]:
@@ -986,20 +1001,13 @@ class BaseVAE(
 
     # ------------------------------------------------------------- keep and carry
 
-    def __sklearn_clone__(self) -> Any:
-        """As scikit-learn clones, and with it the desk where a search answers its fits."""
-        clone = super().__sklearn_clone__()
-        if (desk := vars(self).get("_desk")) is not None:
-            clone._desk = desk.of_clone()
-        return clone
-
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(self.device, torch.device):  # a state has nothing of torch in it
             state["device"] = str(self.device)
         if "_fitted" in state:
             state["_fitted"] = state["_fitted"].to_plain()
-            for name in ("kl_per_component_", "noise_variance_", "condition_prior_"):
+            for name in _ARRAYS:
                 if name in state:
                     state[name] = to_numpy(state[name])
         return sealed(self, state)

@@ -17,16 +17,15 @@ from skvae import _inference as inference
 from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments, has_changed
 from skvae._conditions import (
     columns_named,
-    is_categorical,
-    kind_of_target,
     kinds_of,
+    kinds_of_target,
     listed,
     read_condition,
     read_target,
     warn_of_many_labels,
 )
 from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
-from skvae._frames import as_array, received
+from skvae._frames import as_array, check_names_differ, received
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -672,7 +671,7 @@ class ConditionalVAE(BaseVAE):
             kinds = kinds_of(condition, values)
         elif y is not None:
             source, values = "target", read_target(y, n_rows)
-            kinds = ["category"] if is_categorical(y) else [kind_of_target(v) for _, v in values]
+            kinds = kinds_of_target(y, values)
         else:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: it "
@@ -746,6 +745,7 @@ class ConditionalVAE(BaseVAE):
                 "X is sparse, and condition_columns names columns of it. Give the condition by "
                 "itself, with condition=; or make X dense: X.toarray()."
             )
+        check_names_differ(X)
         check_feature_names(self, X, reset=reset)
         table = X if hasattr(X, "columns") or is_dispatched(X) else as_array(X)
         if table.shape[0] == 0 or len(table.shape) != 2:

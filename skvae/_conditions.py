@@ -255,7 +255,12 @@ def is_categorical(column: Any) -> bool:
     return str(getattr(column, "dtype", "")).lower().startswith(("category", "categorical", "enum"))
 
 
-def kind_of_target(y: np.ndarray) -> str:
+def kinds_of_target(y: Any, values: Values) -> list[str]:
+    """Of the columns of y, which are those of its values."""
+    return ["category"] if is_categorical(y) else [_kind_of_target(column) for _, column in values]
+
+
+def _kind_of_target(y: np.ndarray) -> str:
     """y is a label or a number as scikit-learn sees a target."""
     if y.dtype.kind == "O":  # of several types
         return "label"

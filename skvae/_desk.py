@@ -9,6 +9,7 @@ given up by the fit.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,24 @@ from skvae._sklearn import to_numpy
 
 class Requested(Exception):
     """A fit is put off until all that a search asks for are trained together."""
+
+
+class Answerable:
+    """An estimator whose fit a search can answer, at the desk that it is given."""
+
+    _desk: Desk | Dispenser
+
+    def __sklearn_clone__(self) -> Any:
+        """As scikit-learn clones, and with it the desk."""
+        clone = super().__sklearn_clone__()  # type: ignore[misc]
+        desk = self._desk.of_clone() if "_desk" in vars(self) else None
+        if desk is not None:
+            clone._desk = desk
+        return clone
+
+    def _take_desk(self) -> Desk | Dispenser | None:
+        """The desk, which is for one fit."""
+        return vars(self).pop("_desk", None)
 
 
 class Collection:
@@ -60,34 +79,60 @@ class Collection:
 
 
 class Desk:
-    """What a fit is answered from."""
+    """What a fit is answered from: by its own search, else by one around that."""
 
-    def __init__(self, collection: Collection | None) -> None:
+    def __init__(self, collection: Collection | None = None, outer: Desk | None = None) -> None:
         self.answers: dict[Hashable, Outcome] = {}
         self._collection = collection
+        self._outer = outer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a fit that is not answered leaves its request."""
+        return self._collection is not None and self._collection.is_open
 
     def of_clone(self) -> Desk:
         return self
 
     def answer(self, request: Request) -> Outcome | None:
         """What came of an equal request; None where the fit has to train by itself."""
-        is_open = self._collection is not None and self._collection.is_open
-        if not self.answers and not is_open:
+        if not self.is_open and not self._has_answers():
             return None
         try:
             key = _key(request)
-        except Exception:  # parameters that cannot be pickled, a lambda for instance
+        except Exception as error:  # parameters that cannot be pickled, a lambda for instance
+            if self.is_open:
+                raise Requested("this fit is for the evaluation, and by itself") from error
             return None
-        if key in self.answers:
-            return self.answers[key]
-        if not is_open:
-            return None
-        self._collection.add(key, request, self)
-        raise Requested("this fit waits for others, to be trained with them")
+        outcome = self._find(key)
+        if outcome is None and self._collection is not None and self.is_open:
+            self._collection.add(key, request, self)
+            raise Requested("this fit waits for others, to be trained with them")
+        return None if outcome is None else self._for_one(outcome)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _for_one(self, outcome: Outcome) -> Outcome:
+        """As one of the fits that share it tells of it."""
+        if self.is_open:  # warnings are for the fit that is evaluated
+            outcome = outcome._replace(warnings=())
+        if outcome.error is not None:  # itself, it would gather the lines of all that raise it
+            error = copy.copy(outcome.error).with_traceback(outcome.error.__traceback__)
+            outcome = outcome._replace(error=error)
+        return outcome
+
+    def _has_answers(self) -> bool:
+        return bool(self.answers) or (self._outer is not None and self._outer._has_answers())
+
+    def _find(self, key: Hashable) -> Outcome | None:
+        """The answer, which is its own from then on, and goes with it to another process."""
+        if key not in self.answers and self._outer is not None:
+            outcome = self._outer._find(key)
+            if outcome is not None:
+                self.answers[key] = outcome
+        return self.answers.get(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
         """In another process there is nothing left to ask for."""
-        return {"answers": self.answers, "_collection": None}
+        return Desk, (), {"answers": self.answers}
 
 
 class Dispenser:
@@ -96,26 +141,34 @@ class Dispenser:
     So that a task which goes to another process takes its own answers there and no other's.
     """
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, outer: Desk | None = None) -> None:
         self._collection = collection
+        self._outer = outer
         self._desks: dict[Hashable, Desk] = {}
         self._tasks: Iterator[Hashable] | None = None
 
     def open(self, tasks: Iterable[Hashable]) -> None:
-        """From now on the clones are for these tasks, one after the other."""
+        """From now on the clones are for these tasks, one after the other, and then for none."""
         self._tasks = iter(tasks)
 
     def close(self) -> None:
+        """From now on the clones are to be cloned again."""
         self._tasks = None
 
-    def of_clone(self) -> Desk | Dispenser:
+    def of_clone(self) -> Desk | Dispenser | None:
         if self._tasks is None:
             return self
         task = next(self._tasks, None)
-        return self._desks.setdefault(task, Desk(self._collection))
+        if task is None:
+            return self._outer
+        return self._desks.setdefault(task, Desk(self._collection, self._outer))
 
     def answer(self, request: Request) -> None:
-        """A fit that is no task, as that of the best candidate on all rows."""
+        """What is to be cloned is not fitted."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Every task takes the search with it, and the answers of all others must stay."""
+        return Dispenser, (Collection(),)
 
 
 def _key(request: Request) -> tuple[str, str]:
@@ -126,4 +179,10 @@ def _key(request: Request) -> tuple[str, str]:
     X = request.X
     rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
     data = (rows, request.values, request.kinds, request.table)
-    return joblib.hash(data), joblib.hash((type(estimator), sorted(parameters.items())))
+    return hashed(data), hashed((type(estimator), sorted(parameters.items())))
+
+
+def hashed(value: Any) -> str:
+    """By SHA-1, which takes processors half the time of joblib's MD5, or less."""
+    found: str = joblib.hash(value, hash_name="sha1")
+    return found

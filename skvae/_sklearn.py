@@ -15,6 +15,7 @@ from scipy.sparse import issparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._validation import _fit_and_score as fit_and_score
 from sklearn.utils._array_api import (
     _convert_to_numpy,
     check_same_namespace,
@@ -44,6 +45,7 @@ __all__ = [
     "column_indices",
     "columns_at",
     "feature_names_in",
+    "fit_and_score",
     "fit_context",
     "float_dtypes",
     "from_tensor",

@@ -12,8 +12,11 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseVAE
+from skvae._conditional import ConditionalVAE
+from skvae._conditions import kinds_of_target, read_target
+from skvae._desk import Answerable
 from skvae._docs import LinksToDocs
-from skvae._frames import has_categories, is_blank, joined, read_columns
+from skvae._frames import check_names_differ, has_categories, is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
 from skvae._state import opened, sealed
 from skvae._transformer import VAETransformer
@@ -26,7 +29,7 @@ __all__ = ["VAEImputer"]
 _DEFAULT = VAETransformer(n_importance_samples=5, dropout=0.2, n_iter_no_change=50)
 
 
-class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
+class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
     """Fill missing cells with what a VAE expects of them, given the rest of their row.
 
     The model learns from what is observed (the bound is taken over observed cells alone
@@ -131,9 +134,17 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
                 "X is sparse: what it does not store is 0, and no cell of it is missing. Make it "
                 "dense, with NaN where cells are missing."
             )
-        model = clone(_DEFAULT if self.estimator is None else self.estimator)
-        if self.estimator is None and has_categories(X):
-            model.set_params(likelihood="auto")
+        desk = self._take_desk()
+        if self.estimator is None:
+            model = clone(_DEFAULT)
+            if desk is not None:
+                model._desk = desk
+            check_names_differ(X)
+            if has_categories(X):
+                model.set_params(likelihood="auto")
+        else:
+            model = clone(self.estimator)
+            _check_condition(model, y)
         if model.random_state is None:
             model.set_params(random_state=self.random_state)
         self.estimator_ = model.fit(X, y)
@@ -201,6 +212,18 @@ class VAEImputer(LinksToDocs, TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.string = True
         return tags
+
+
+def _check_condition(model: BaseVAE, y: Any) -> None:
+    """What comes from y has to be integrated out where cells are filled, and numbers cannot be."""
+    if not isinstance(model, ConditionalVAE) or model.condition_columns is not None or y is None:
+        return
+    if "number" in kinds_of_target(y, read_target(y, len(y))):
+        raise ValueError(
+            "y has numbers that are not labels, and transform fills cells without y: labels can be "
+            "integrated out, numbers cannot. Give labels for y; or put the numbers into columns of "
+            "X, and name them: VAEImputer(ConditionalVAE(condition_columns=[...]))."
+        )
 
 
 def _holes(X: Any) -> np.ndarray:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -25,13 +23,13 @@ from sklearn import model_selection
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.pipeline import Pipeline
+from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from skvae._base import BaseVAE
-from skvae._desk import Collection, Desk, Dispenser
+from skvae._desk import Answerable, Collection, Desk, Dispenser, hashed
 from skvae._docs import LinksToDocs
 from skvae._fitting import Job, Outcome, Request, fit_together
-from skvae._sklearn import BaseSearchCV, Interval, checked_cv
+from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
 from skvae._training import Training
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
@@ -40,9 +38,10 @@ _T = TypeVar("_T")
 
 _ABOUT = """
     Give it the arguments of scikit-learn's class: all its attributes and methods are here,
-    and the same seeds give the same results, up to the rounding of float32. Every fit of a
+    and the same seeds give the same results, up to the rounding of float32. The fit of a
     VAE, wherever it stands in the estimator and in the candidates, is taken out of the
-    search and trained in a batch with the others; all else scikit-learn does as ever.
+    search and trained in a batch with the others; all else scikit-learn does as ever. What
+    fits clones of a VAE, as ensembles do, trains all but the first of them one by one.
 
     Fits that differ in ``n_components``, ``beta``, ``learning_rate_init``,
     ``learning_rate``, ``alpha``, ``random_state``, ``max_iter``, ``n_iter_no_change``,
@@ -91,7 +90,23 @@ _CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
-class GridSearchCV(LinksToDocs, model_selection.GridSearchCV):
+class _TrainsTogether(LinksToDocs):
+    """What `_Running` has from scikit-learn's fit, and that has from it."""
+
+    _running: _Running
+
+    def _get_routed_params_for_fit(self, params: Any) -> Any:
+        self._running.params = super()._get_routed_params_for_fit(params)  # type: ignore[misc]
+        return self._running.params
+
+    def _format_results(self, candidate_params: Any, *args: Any, **kwargs: Any) -> Any:
+        """With the candidates that were given: those that were evaluated are copies with desks."""
+        return super()._format_results(  # type: ignore[misc]
+            self._running.candidates, *args, **kwargs
+        )
+
+
+class GridSearchCV(_TrainsTogether, model_selection.GridSearchCV):
     __doc__ = f"""Search over a grid of parameters, all candidates and folds trained at once.
     {_ABOUT}
     Parameters
@@ -169,14 +184,14 @@ class GridSearchCV(LinksToDocs, model_selection.GridSearchCV):
         -------
         self : GridSearchCV
         """
-        with _Running(self, X, y, params) as self._running:
+        with _Running(self, X, y) as self._running:
             return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
         self._running.run(ParameterGrid(self.param_grid), evaluate_candidates, callback_ctx)
 
 
-class RandomizedSearchCV(LinksToDocs, model_selection.RandomizedSearchCV):
+class RandomizedSearchCV(_TrainsTogether, model_selection.RandomizedSearchCV):
     __doc__ = f"""Search over parameters that are drawn, all candidates and folds trained at once.
     {_ABOUT}
     Parameters
@@ -263,7 +278,7 @@ class RandomizedSearchCV(LinksToDocs, model_selection.RandomizedSearchCV):
         -------
         self : RandomizedSearchCV
         """
-        with _Running(self, X, y, params) as self._running:
+        with _Running(self, X, y) as self._running:
             return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
@@ -289,109 +304,132 @@ if hasattr(os, "register_at_fork"):
 class _Running:
     """One fit of a search: what it asks for collected, trained, and handed out.
 
-    While it lasts, every VAE of the estimator and of the candidates has a desk.
+    While it lasts, the search has a copy of its estimator, in which every VAE has a desk.
     """
 
     n_running: ClassVar[int] = 0
 
-    def __init__(self, search: Any, X: Any, y: Any, params: Mapping[str, Any]) -> None:
-        self._search, self._X, self._y, self._params = search, X, y, params
+    params: Any  # of fit, as scikit-learn routes them
+    candidates: list[dict[str, Any]]
+
+    def __init__(self, search: Any, X: Any, y: Any) -> None:
+        self._search, self._X, self._y = search, X, y
+        self._given = search.estimator
         self._collection = Collection()
+        self._attached: list[Answerable] = []
         self._dispensers: list[Dispenser] = []
-        self._attached: list[BaseVAE] = []
-        # One inside of another search leaves its fits to that.
-        of_another = (vars(vae).get("_desk") for vae in _vaes(search.estimator))
-        self._is_inner = any(isinstance(desk, Desk) for desk in of_another)
+        # One inside of another search that collects leaves its fits to that.
+        desks = [vars(vae).get("_desk") for vae in _vaes(search)]
+        self._is_inner = any(isinstance(desk, Desk) and desk.is_open for desk in desks)
 
     def __enter__(self) -> _Running:
+        self._search.estimator = self._copied(self._given, Dispenser)
+        self._dispensers = [vae._desk for vae in self._attached]
         _Running.n_running += 1
-        for vae in [] if self._is_inner else _vaes(self._search.estimator):
-            self._dispensers.append(Dispenser(self._collection))
-            self._attach(vae, self._dispensers[-1])
         return self
 
     def __exit__(self, *exception: Any) -> None:
         _Running.n_running -= 1
-        best = getattr(self._search, "best_estimator_", None)
-        for vae in (*self._attached, *_vaes(best)):
+        self._search.estimator = self._given
+        for vae in self._attached:  # a scorer may keep them
             vars(vae).pop("_desk", None)
         del self._search._running
 
-    def _attach(self, vae: BaseVAE, desk: Any) -> None:
-        vae._desk = desk
-        self._attached.append(vae)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Every task takes the search with it, and has no use for this."""
+        return object, ()
+
+    def _copied(self, value: _T, kind: Callable[[Collection, Desk | None], Any]) -> _T:
+        """A clone in which the VAEs have desks of this kind.
+
+        Not those that are none of the clone's own, in what is frozen, nor those with
+        callbacks, which are told of every epoch.
+        """
+        given = {id(vae) for vae in _vaes(value)}
+        copied: _T = clone(value, safe=False)
+        for vae in [] if self._is_inner else _vaes(copied):
+            if id(vae) not in given and not hasattr(vae, "_skl_callbacks"):
+                outer = vars(vae).get("_desk")
+                vae._desk = kind(self._collection, outer if isinstance(outer, Desk) else None)
+                self._attached.append(vae)
+        return copied
 
     def run(self, candidates: Any, evaluate_candidates: Any, callback_ctx: Any) -> None:
         """Evaluate these candidates: what scikit-learn calls ``_run_search`` for."""
-        search, candidates = self._search, list(candidates)
+        search, self.candidates = self._search, list(candidates)
         search.training_time_ = 0.0
-        for vae in [] if self._is_inner else _vaes(candidates):
-            if vae not in self._attached:
-                self._attach(vae, Desk(self._collection))
-        n_vaes = [0 if self._is_inner else self._count(params) for params in candidates]
+        copies = [
+            self._copied(params, Desk) if _vaes(params) else params for params in self.candidates
+        ]
+        n_vaes = [0 if self._is_inner else self._count(params) for params in copies]
         # What comes after a VAE can ask for its own training once that one is trained.
         n_rounds = max(n_vaes, default=0)
         splits = _SameSplits(checked_cv(search))
         search_ctx = callback_ctx.subcontext(task_name="search", max_subtasks=n_rounds + 1)
         search_ctx.call_on_fit_task_begin(estimator=search)
         for n in range(n_rounds):
-            self._collect(candidates, [i for i, n_of in enumerate(n_vaes) if n_of > n], splits)
+            self._collect([(i, copies[i]) for i, n_of in enumerate(n_vaes) if n_of > n], splits)
             self._train(search_ctx)
         evaluation_ctx = search_ctx.subcontext(
             task_name="evaluation",
-            max_subtasks=len(candidates) * search.n_splits_,
+            max_subtasks=len(copies) * search.n_splits_,
             sequential_subtasks=False,
         ).call_on_fit_task_begin(estimator=search)
-        with self._tasks(range(len(candidates))):
-            evaluate_candidates(candidates, cv=splits, callback_ctx=evaluation_ctx)
+        self._open([(i, n) for i in range(len(copies)) for n in range(search.n_splits_)])
+        evaluate_candidates(copies, cv=splits, callback_ctx=evaluation_ctx)
         evaluation_ctx.call_on_fit_task_end(estimator=search)
         search_ctx.call_on_fit_task_end(estimator=search)
 
     def _count(self, params: Mapping[str, Any]) -> int:
-        """VAEs that are fitted in the estimator with these parameters, one after the other.
+        """Fits that are asked for in the estimator with these parameters, one after the other.
 
-        None where they cannot be set; nor those that clone leaves as they are, frozen ones. A
-        search in there fits its VAEs once more, when it has found the best.
+        None where they cannot be set. A search in there fits its VAEs once more, when it has
+        found the best.
         """
         with suppress(Exception):  # scikit-learn will say what is wrong, when it fits
             estimator = clone(self._search.estimator)
             estimator.set_params(**clone(params, safe=False))
-            n_vaes = sum(not hasattr(vae, "_fitted") for vae in _vaes(estimator))
+            # An imputer that is given a VAE has no other.
+            n_vaes = sum("_desk" in vars(vae) and _vaes(vae) == [vae] for vae in _vaes(estimator))
             return n_vaes and n_vaes + len(_found(estimator, BaseSearchCV))
         return 0
 
-    @contextmanager
-    def _tasks(self, chosen: Sequence[int]) -> Iterator[None]:
-        """The clones of the estimator are for these candidates, split by split."""
-        for dispenser in self._dispensers:
-            dispenser.open(product(chosen, range(self._search.n_splits_)))
-        try:
-            yield
-        finally:
-            for dispenser in self._dispensers:
-                dispenser.close()
+    def _collect(self, chosen: Sequence[tuple[int, Mapping[str, Any]]], splits: Any) -> None:
+        """Let the chosen candidates ask, on every split, for the trainings that they need.
 
-    def _collect(
-        self, candidates: Sequence[Mapping[str, Any]], chosen: Sequence[int], splits: Any
-    ) -> None:
-        """Let the chosen candidates ask, on every split, for the trainings that they need."""
-        collector = _Collector(
-            self._search.estimator,
-            [candidates[i] for i in chosen],
-            scoring=self._search.scoring,
-            cv=splits,
-            tasks=lambda: self._tasks(chosen),
-        )
-        # Its fits are there to fail. What else is wrong with them will be said when the
-        # candidates are evaluated.
+        Their fits get no further. What else is wrong with them will be said when they are
+        evaluated.
+        """
+        X, y = indexable(self._X, self._y)
+        estimator = clone(self._search.estimator)
+        if isinstance(estimator, Pipeline) and estimator.memory is None:
+            estimator.set_params(memory=_Once())
         with (
             self._collection.opened(),
             joblib.parallel_config(backend="sequential"),  # what is noted elsewhere is lost
-            warnings.catch_warnings(),
-            suppress(Exception),
         ):
-            warnings.simplefilter("ignore")
-            collector.fit(self._X, self._y, **self._params)
+            for i, candidate in chosen:
+                for n, (train, test) in enumerate(splits.split(X, y, **self.params.splitter.split)):
+                    self._open([(i, n)])
+                    fit_and_score(
+                        clone(estimator),
+                        X,
+                        y,
+                        scorer=_no_score,
+                        train=train,
+                        test=test,
+                        verbose=0,
+                        parameters=candidate,
+                        fit_params=self.params.estimator.fit,
+                        score_params=None,
+                    )
+        for dispenser in self._dispensers:
+            dispenser.close()
+
+    def _open(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """The next clones of the estimator are for these candidates and splits."""
+        for dispenser in self._dispensers:
+            dispenser.open(tasks)
 
     def _train(self, search_ctx: Any) -> None:
         """All that was asked for, divided among the jobs of joblib."""
@@ -434,19 +472,8 @@ class _Running:
         search.training_time_ += time.perf_counter() - begun
 
 
-class _Collector(BaseSearchCV):
-    """A search whose fits ask for trainings and get no further."""
-
-    def __init__(self, estimator: Any, candidates: Any, *, scoring: Any, cv: Any, tasks: Any):
-        super().__init__(estimator, scoring=scoring, n_jobs=1, refit=False, cv=cv)
-        if isinstance(estimator, Pipeline) and estimator.memory is None:
-            self.estimator = clone(estimator).set_params(memory=_Once())
-        self.candidates = candidates
-        self.tasks = tasks
-
-    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
-        with self.tasks():
-            evaluate_candidates(self.candidates)
+def _no_score(*args: Any) -> float:
+    return 0.0
 
 
 class _Once:
@@ -459,9 +486,11 @@ class _Once:
 
     def cache(self, function: Callable[..., Any], ignore: Sequence[str] = ()) -> Callable[..., Any]:
         def cached(*args: Any, **kwargs: Any) -> Any:
+            if _vaes(args[:1]):  # they ask at desks of their own
+                return function(*args, **kwargs)
             telling = {name: value for name, value in kwargs.items() if name not in ignore}
             try:
-                key = joblib.hash((args, telling))
+                key = hashed((args, telling))
             except Exception:  # what cannot be pickled, a lambda for instance
                 return function(*args, **kwargs)
             if key not in self._known:
@@ -493,9 +522,12 @@ class _SameSplits:
         return getattr(self._cv, name)
 
 
-def _vaes(value: Any) -> list[BaseVAE]:
-    """Those that an estimator's parameters lead to, or the parts of a list or mapping."""
-    return _found(value, BaseVAE)
+def _vaes(value: Any) -> list[Answerable]:
+    """Those that an estimator's parameters lead to, or the parts of a list or mapping.
+
+    And what has a VAE of its own making, an imputer.
+    """
+    return _found(value, Answerable)
 
 
 def _found(value: Any, kind: type[_T]) -> list[_T]:

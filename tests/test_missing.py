@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional
 
-from skvae import ConditionalVAE, VAETransformer
+from skvae import ConditionalVAE, VAETransformer, _fitting
 from skvae._base import fixed_normals
 from skvae._bounds import ELBO
 from skvae._gradient import Gradient
@@ -489,6 +489,13 @@ def test_imputer_of_tables(library):
         *table.columns, *(f"missingindicator_{name}" for name in table.columns)
     ]  # fmt: skip
     assert completed["city"].to_list().count(None) == 0
+
+
+def test_imputer_refuses_a_condition_that_transform_could_not_do_without(monkeypatch):
+    y = X[:, 0] + 0.5
+    monkeypatch.setattr(_fitting, "_train", None)  # it is not come to that
+    with pytest.raises(ValueError, match=r"labels.*condition_columns"):
+        VAEImputer(ConditionalVAE(**SMALL)).fit(GIVEN, y)
 
 
 def test_in_a_pipeline_and_a_search():

@@ -9,29 +9,33 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import joblib
 import numpy as np
 import pytest
 import sklearn
 import torch
+from joblib.parallel import ThreadingBackend
 from scipy import stats
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import ProgressBar
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, ShuffleSplit
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_info
 
-from skvae import ConditionalVAE, VAETransformer, _fitting
+from skvae import ConditionalVAE, VAETransformer, _fitting, impute
 from skvae import model_selection as together
 from skvae._fitting import Request
+from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV, RandomizedSearchCV
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -283,6 +287,10 @@ def test_the_best_estimator_is_an_ordinary_one(data):
     assert set(vars(search)) == set(
         vars(model_selection.GridSearchCV(pipe, grid, cv=3).fit(*data))
     ) | {"memory_limit", "training_time_"}
+    assert search.estimator is pipe
+    assert all(
+        a["vae"] is b for a, b in zip(search.cv_results_["params"], grid["vae"], strict=True)
+    )
     size = len(pickle.dumps(search.best_estimator_))
     assert size == pytest.approx(len(pickle.dumps(alone)), rel=0.05)
 
@@ -437,10 +445,11 @@ def test_a_frozen_vae_is_not_waited_for(data, trained, monkeypatch):
     assert Counted.n_fits == 7
 
 
-def test_parameters_that_cannot_be_pickled_train_alone(data):
+def test_parameters_that_cannot_be_pickled_train_alone(data, trained):
     likelihood = [("gaussian", lambda X: [True] * X.shape[1])]
     search = GridSearchCV(vae(likelihood=likelihood), {"n_components": [1, 2]}, cv=3)
     assert np.isfinite(search.fit(data[0]).cv_results_["mean_test_score"]).all()
+    assert trained == [1] * 7
 
 
 def test_an_unseeded_search_trains_equal_fits_once(data, trained):
@@ -561,3 +570,205 @@ def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
     outcomes = _fitting.fit_together(requests)
     assert all(outcome.error is not None for outcome in outcomes)
     assert numbers == [2, 1]
+
+
+class Weighing(ThreadingBackend):
+    """Threads that are given what processes would be: it is pickled, and its bytes are noted."""
+
+    weights: ClassVar = []
+
+    def submit(self, func, callback=None):
+        if func.items[0][0].function.__name__ == "_fit_and_score":
+            Weighing.weights.append(len(pickle.dumps(func)) / len(func))
+        return super().submit(func, callback)
+
+
+@pytest.mark.parametrize("where", ["estimator", "grid"])
+def test_a_task_takes_its_own_answers_and_no_others(data, monkeypatch, where):
+    monkeypatch.setattr(Weighing, "weights", [])
+    joblib.register_parallel_backend("weighing", Weighing)
+    heaviest = []
+    for n in (2, 10):
+        # Of a grid a task has those of its candidate, on all folds.
+        grid = {"vae__beta": np.linspace(0.1, 1, n)} | ({"vae": [vae()]} if where == "grid" else {})
+        Weighing.weights.clear()
+        with joblib.parallel_config("weighing"):
+            GridSearchCV(in_pipeline(vae()), grid, cv=3, n_jobs=2, refit=False).fit(*data)
+        heaviest.append(max(Weighing.weights))
+    assert heaviest[1] < 2 * heaviest[0]
+
+
+def meddled(pipe, meddle):
+    """The pipeline, and before its steps one that does something else as well."""
+
+    def looked_at(X):
+        meddle()
+        return X
+
+    return Pipeline([("meddle", FunctionTransformer(looked_at)), *pipe.steps])
+
+
+def test_the_estimators_of_a_user_are_left_alone(data, trained):
+    """So that several searches can have them at the same time."""
+    given, other, found = vae(), vae(beta=0.5), []
+    pipe = meddled(
+        in_pipeline(given), lambda: found.append([*vars(given), *vars(other), *vars(pipe)])
+    )
+    before = [*vars(given), *vars(other), *vars(pipe)]
+    GridSearchCV(pipe, {"vae": [given, other]}, cv=3).fit(*data)
+    assert all(now == before for now in found)
+    assert trained == [6, 1]
+
+
+def test_an_estimator_may_be_in_the_grid_too(data, trained):
+    given = vae()
+    grid = {"vae": [given, "passthrough", vae(beta=0.5)]}
+    search = GridSearchCV(in_pipeline(given), grid, cv=3, refit=False).fit(*data)
+    assert trained == [6]
+    theirs = model_selection.GridSearchCV(in_pipeline(given), grid, cv=3, refit=False).fit(*data)
+    np.testing.assert_allclose(*(s.cv_results_["mean_test_score"] for s in (search, theirs)))
+
+
+def test_warning_filters_are_those_of_the_user(data):
+    """Of all threads: what one of them sets and puts back, others put back too late."""
+    found = []
+    pipe = meddled(in_pipeline(vae()), lambda: found.extend(warnings.filters))
+    GridSearchCV(pipe, {"vae__beta": [0.5, 1]}, cv=3).fit(*data)
+    assert found
+    assert ("ignore", None, Warning, None, 0) not in found
+
+
+def test_what_scikit_learn_warns_of_is_said_once(data):
+    weight = np.ones(len(data[0]))  # which the VAE's score does not take
+    search = GridSearchCV(vae(), {"beta": [0.5, 1]}, cv=3)
+    warns = pytest.warns(UserWarning, match="does not support")
+    with warns as caught, pytest.raises(ValueError, match="sample_weight"):
+        search.fit(data[0], sample_weight=weight)
+    assert len([w for w in caught if "does not support" in str(w.message)]) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
+def test_an_error_that_candidates_share_is_told_as_by_scikit_learn(data):
+    X = np.where(data[0] > 0, 1.0, 0.0)
+    X[0, 0] = 2
+    grid = {"vae__n_components": [1, 2], "classify__C": [0.1, 1, 10]}
+    told = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        pipe = Pipeline(
+            [("vae", vae(likelihood="bernoulli")), ("classify", LogisticRegression(max_iter=300))]
+        )
+        with pytest.warns(FitFailedWarning) as caught:
+            search(pipe, grid, cv=3, refit=False).fit(X, data[1])
+        told.append(str(next(w.message for w in caught if w.category is FitFailedWarning)))
+    assert told[0].count("fits failed with") == told[1].count("fits failed with")
+    assert len(told[0]) < 2 * len(told[1])
+
+
+def drawn(model, X, y=None):
+    return model.sample(1)[0, 0]
+
+
+def imputed(model, X, y=None):
+    return model.transform(np.full((1, X.shape[1]), np.nan))[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("of_a_generator", "scoring"),
+    [
+        (lambda generator: vae(random_state=generator), drawn),
+        (
+            lambda generator: VAEImputer(
+                vae(random_state=None), sample_posterior=True, n_draws=8, random_state=generator
+            ),
+            imputed,
+        ),
+    ],
+    ids=["VAE", "imputer"],
+)
+def test_a_generator_is_where_the_training_leaves_it(data, of_a_generator, scoring):
+    scores = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        estimator = of_a_generator(np.random.RandomState(0))
+        name = "estimator__beta" if isinstance(estimator, VAEImputer) else "beta"
+        found = search(estimator, {name: [0.5, 1]}, cv=3, scoring=scoring).fit(data[0])
+        scores.append(found.cv_results_["split0_test_score"])
+    np.testing.assert_allclose(*scores, atol=1e-2)
+
+
+class StopsSoon:
+    """A callback that ends every training after two epochs."""
+
+    def setup(self, *args, **keywords):
+        pass
+
+    def teardown(self, *args, **keywords):
+        pass
+
+    def on_fit_task_begin(self, *args, **keywords):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **keywords):
+        return context.task_name == "epoch" and context.task_id == 1
+
+
+def test_a_vae_with_callbacks_trains_by_itself(data, trained):
+    estimator = vae(early_stopping=False).set_callbacks(StopsSoon())
+    search = GridSearchCV(
+        estimator, {"beta": [0.5, 1]}, cv=3, scoring=lambda model, X, y=None: model.n_iter_
+    ).fit(*data)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], [2, 2])
+    assert trained == [1] * 7
+
+
+def test_a_search_in_an_ensemble_in_a_search_has_batches_of_its_own(data, trained):
+    inner = {"vae__n_components": [1, 2]}
+    grid = {"estimator__estimator__classify__C": [0.1, 1]}
+    searches = []
+    for search in (GridSearchCV, model_selection.GridSearchCV):
+        ensemble = BaggingClassifier(search(in_pipeline(vae()), inner, cv=2), 3, random_state=0)
+        searches.append(search(ensemble, grid, cv=3, refit=False).fit(*data))
+        if search is GridSearchCV:
+            # The first of each ensemble, on every fold, are trained at once for all candidates;
+            # the others for each: 2 candidates on 2 folds, and the best on all rows.
+            assert trained == [12, 3] + [4, 1] * 2 * 6
+    assert_same_search(*searches)
+
+
+def test_imputers_that_make_their_vae_are_answered(data, trained, monkeypatch):
+    monkeypatch.setattr(impute, "_DEFAULT", vae(random_state=None))
+    X = data[0].copy()
+    X[::5, 0] = np.nan
+    pipe = Pipeline([("impute", VAEImputer(n_draws=8, random_state=0)), ("vae", PCA(2))])
+    grid = {"vae__whiten": [True, False], "impute__estimator": [None, vae(), vae(beta=0.5)]}
+    ours = GridSearchCV(pipe, grid, cv=3).fit(X)
+    # That of its own making and the first of the grid are equal.
+    assert trained == [6, 1]
+    assert_same_search(ours, model_selection.GridSearchCV(pipe, grid, cv=3).fit(X))
+
+
+def test_data_are_hashed_where_it_serves(data, monkeypatch):
+    """Before the VAE, once to ask, and once to be answered: three times a fit."""
+    X, y = data
+    n_hashed, hash_of = 0, joblib.hash
+
+    def counted(value, *args, **kwargs):
+        nonlocal n_hashed
+        n_hashed += len(pickle.dumps(value)) > X.nbytes / 2
+        return hash_of(value, *args, **kwargs)
+
+    monkeypatch.setattr(joblib, "hash", counted)
+    GridSearchCV(in_pipeline(vae()), {"vae__beta": [0.5, 1]}, cv=3, refit=False).fit(X, y)
+    assert n_hashed == 3 * 6
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_tensors_stay_tensors(data, monkeypatch, n_jobs):
+    """Though threads and processes train, of which scikit-learn's configuration is not."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    X = torch.from_numpy(data[0])
+    with sklearn.config_context(array_api_dispatch=True):
+        arguments = (vae(), {"beta": [0.5, 1]})
+        ours = GridSearchCV(*arguments, cv=3, n_jobs=n_jobs).fit(X)
+        theirs = model_selection.GridSearchCV(*arguments, cv=3).fit(X)
+    assert np.isfinite(ours.cv_results_["mean_test_score"]).all()
+    assert_same_search(ours, theirs)

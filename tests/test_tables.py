@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
 from skvae import model_selection as ours
+from skvae.impute import VAEImputer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -554,6 +555,11 @@ def test_columns_of_other_names_or_order():
 def test_two_columns_of_one_name():
     bad = pd.concat([DF, DF[["age"]]], axis=1)
     says(["'age'", "one name"], VAETransformer(likelihood="auto", **SMALL).fit, bad)
+    numbers = bad[["age", "age", "visits"]]
+    says(["'age'", "one name"], VAETransformer(**SMALL).fit, numbers)
+    says(["'age'", "one name"], ConditionalVAE(condition_columns=["visits"]).fit, numbers)
+    says(["'age'", "one name"], VAEImputer().fit, bad)
+    says(["'age'", "one name"], VAEImputer(VAETransformer(**SMALL)).fit, numbers)
 
 
 def test_one_row_and_no_rows():
