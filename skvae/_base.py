@@ -36,7 +36,7 @@ from skvae import _inference as inference
 from skvae._checks import check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions, listed
-from skvae._desk import Answerable
+from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
 from skvae._families import OF_NUMBERS, resolve_likelihoods
@@ -129,7 +129,7 @@ class BoundTerms(NamedTuple):
 
 class BaseVAE(
     LinksToDocs,
-    Answerable,
+    Deferrable,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -220,8 +220,8 @@ class BaseVAE(
         as they were given.
         """
         request = Request(self, X, values, kinds, like, is_partial, table, source)
-        desk, context = self._take_desk(), None
-        outcome = desk.answer(request) if desk is not None and not is_partial else None
+        cache, context = self._take_cache(), None
+        outcome = cache.lookup(request) if cache is not None and not is_partial else None
         if given is not None:
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, X=given[0], y=given[1])

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skvae._base import BaseVAE
 from skvae._conditional import ConditionalVAE
 from skvae._conditions import kinds_of_target, read_target
-from skvae._desk import Answerable
+from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
 from skvae._frames import check_names_differ, has_categories, is_blank, joined, read_columns
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
@@ -29,7 +29,7 @@ __all__ = ["VAEImputer"]
 _DEFAULT = VAETransformer(n_importance_samples=5, dropout=0.2, n_iter_no_change=50)
 
 
-class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
+class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
     """Fill missing cells with what a VAE expects of them, given the rest of their row.
 
     The model learns from what is observed (the bound is taken over observed cells alone
@@ -134,11 +134,11 @@ class VAEImputer(LinksToDocs, Answerable, TransformerMixin, BaseEstimator):
                 "X is sparse: what it does not store is 0, and no cell of it is missing. Make it "
                 "dense, with NaN where cells are missing."
             )
-        desk = self._take_desk()
+        cache = self._take_cache()
         if self.estimator is None:
             model = clone(_DEFAULT)
-            if desk is not None:
-                model._desk = desk
+            if cache is not None:
+                model._fit_cache = cache
             check_names_differ(X)
             if has_categories(X):
                 model.set_params(likelihood="auto")

@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from skvae._desk import Answerable, Collection, Desk, Dispenser, hashed
+from skvae._deferred import Deferrable, FitCache, FitQueue, TaskCaches, hashed
 from skvae._docs import LinksToDocs
 from skvae._fitting import Job, Outcome, Request, fit_together
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
@@ -100,7 +100,7 @@ class _TrainsTogether(LinksToDocs):
         return self._running.params
 
     def _format_results(self, candidate_params: Any, *args: Any, **kwargs: Any) -> Any:
-        """With the candidates that were given: those that were evaluated are copies with desks."""
+        """With the candidates that were given: those that were evaluated are copies with caches."""
         return super()._format_results(  # type: ignore[misc]
             self._running.candidates, *args, **kwargs
         )
@@ -304,7 +304,7 @@ if hasattr(os, "register_at_fork"):
 class _Running:
     """One fit of a search: what it asks for collected, trained, and handed out.
 
-    While it lasts, the search has a copy of its estimator, in which every VAE has a desk.
+    While it lasts, the search has a copy of its estimator, in which every VAE has a cache.
     """
 
     n_running: ClassVar[int] = 0
@@ -315,16 +315,16 @@ class _Running:
     def __init__(self, search: Any, X: Any, y: Any) -> None:
         self._search, self._X, self._y = search, X, y
         self._given = search.estimator
-        self._collection = Collection()
-        self._attached: list[Answerable] = []
-        self._dispensers: list[Dispenser] = []
+        self._queue = FitQueue()
+        self._attached: list[Deferrable] = []
+        self._task_caches: list[TaskCaches] = []
         # One inside of another search that collects leaves its fits to that.
-        desks = [vars(vae).get("_desk") for vae in _vaes(search)]
-        self._is_inner = any(isinstance(desk, Desk) and desk.is_open for desk in desks)
+        caches = [vars(vae).get("_fit_cache") for vae in _vaes(search)]
+        self._is_inner = any(isinstance(cache, FitCache) and cache.is_open for cache in caches)
 
     def __enter__(self) -> _Running:
-        self._search.estimator = self._copied(self._given, Dispenser)
-        self._dispensers = [vae._desk for vae in self._attached]
+        self._search.estimator = self._copied(self._given, TaskCaches)
+        self._task_caches = [vae._fit_cache for vae in self._attached]
         _Running.n_running += 1
         return self
 
@@ -332,15 +332,15 @@ class _Running:
         _Running.n_running -= 1
         self._search.estimator = self._given
         for vae in self._attached:  # a scorer may keep them
-            vars(vae).pop("_desk", None)
+            vars(vae).pop("_fit_cache", None)
         del self._search._running
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Every task takes the search with it, and has no use for this."""
         return object, ()
 
-    def _copied(self, value: _T, kind: Callable[[Collection, Desk | None], Any]) -> _T:
-        """A clone in which the VAEs have desks of this kind.
+    def _copied(self, value: _T, kind: Callable[[FitQueue, FitCache | None], Any]) -> _T:
+        """A clone in which the VAEs have caches of this kind.
 
         Not those that are none of the clone's own, in what is frozen, nor those with
         callbacks, which are told of every epoch.
@@ -349,8 +349,8 @@ class _Running:
         copied: _T = clone(value, safe=False)
         for vae in [] if self._is_inner else _vaes(copied):
             if id(vae) not in given and not hasattr(vae, "_skl_callbacks"):
-                outer = vars(vae).get("_desk")
-                vae._desk = kind(self._collection, outer if isinstance(outer, Desk) else None)
+                outer = vars(vae).get("_fit_cache")
+                vae._fit_cache = kind(self._queue, outer if isinstance(outer, FitCache) else None)
                 self._attached.append(vae)
         return copied
 
@@ -359,7 +359,8 @@ class _Running:
         search, self.candidates = self._search, list(candidates)
         search.training_time_ = 0.0
         copies = [
-            self._copied(params, Desk) if _vaes(params) else params for params in self.candidates
+            self._copied(params, FitCache) if _vaes(params) else params
+            for params in self.candidates
         ]
         n_vaes = [0 if self._is_inner else self._count(params) for params in copies]
         # What comes after a VAE can ask for its own training once that one is trained.
@@ -390,7 +391,9 @@ class _Running:
             estimator = clone(self._search.estimator)
             estimator.set_params(**clone(params, safe=False))
             # An imputer that is given a VAE has no other.
-            n_vaes = sum("_desk" in vars(vae) and _vaes(vae) == [vae] for vae in _vaes(estimator))
+            n_vaes = sum(
+                "_fit_cache" in vars(vae) and _vaes(vae) == [vae] for vae in _vaes(estimator)
+            )
             return n_vaes and n_vaes + len(_found(estimator, BaseSearchCV))
         return 0
 
@@ -405,7 +408,7 @@ class _Running:
         if isinstance(estimator, Pipeline) and estimator.memory is None:
             estimator.set_params(memory=_Once())
         with (
-            self._collection.opened(),
+            self._queue.opened(),
             joblib.parallel_config(backend="sequential"),  # what is noted elsewhere is lost
         ):
             for i, candidate in chosen:
@@ -423,18 +426,18 @@ class _Running:
                         fit_params=self.params.estimator.fit,
                         score_params=None,
                     )
-        for dispenser in self._dispensers:
-            dispenser.close()
+        for caches in self._task_caches:
+            caches.close()
 
     def _open(self, tasks: Sequence[tuple[int, int]]) -> None:
         """The next clones of the estimator are for these candidates and splits."""
-        for dispenser in self._dispensers:
-            dispenser.open(tasks)
+        for caches in self._task_caches:
+            caches.open(tasks)
 
     def _train(self, search_ctx: Any) -> None:
         """All that was asked for, divided among the jobs of joblib."""
         search, begun = self._search, time.perf_counter()
-        requests = list(self._collection.requests.values())
+        requests = list(self._queue.requests.values())
         context = search_ctx.subcontext(task_name="training", max_subtasks=len(requests))
         context.call_on_fit_task_begin(estimator=search)
 
@@ -467,7 +470,7 @@ class _Running:
         for outcome in outcomes:
             if outcome.interrupt is not None:
                 raise outcome.interrupt
-        self._collection.deliver(outcomes)
+        self._queue.deliver(outcomes)
         context.call_on_fit_task_end(estimator=search)
         search.training_time_ += time.perf_counter() - begun
 
@@ -486,7 +489,7 @@ class _Once:
 
     def cache(self, function: Callable[..., Any], ignore: Sequence[str] = ()) -> Callable[..., Any]:
         def cached(*args: Any, **kwargs: Any) -> Any:
-            if _vaes(args[:1]):  # they ask at desks of their own
+            if _vaes(args[:1]):  # they have caches of their own
                 return function(*args, **kwargs)
             telling = {name: value for name, value in kwargs.items() if name not in ignore}
             try:
@@ -522,12 +525,12 @@ class _SameSplits:
         return getattr(self._cv, name)
 
 
-def _vaes(value: Any) -> list[Answerable]:
+def _vaes(value: Any) -> list[Deferrable]:
     """Those that an estimator's parameters lead to, or the parts of a list or mapping.
 
     And what has a VAE of its own making, an imputer.
     """
-    return _found(value, Answerable)
+    return _found(value, Deferrable)
 
 
 def _found(value: Any, kind: type[_T]) -> list[_T]:

@@ -41,7 +41,7 @@ LAYERS = {
     "_starts": 3,
     "_fitting": 3,
     "_epochs": 3,
-    "_desk": 3,
+    "_deferred": 3,
     "_base": 3,
     "_transformer": 3,
     "_conditional": 3,

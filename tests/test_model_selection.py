@@ -283,7 +283,7 @@ def test_the_best_estimator_is_an_ordinary_one(data):
         search.best_estimator_.predict_proba(data[0]), alone.predict_proba(data[0]), atol=1e-4
     )
     for given in (search, pipe, *grid["vae"]):
-        assert not any("_desk" in vars(each) for each in together._vaes(given))
+        assert not any("_fit_cache" in vars(each) for each in together._vaes(given))
     assert set(vars(search)) == set(
         vars(model_selection.GridSearchCV(pipe, grid, cv=3).fit(*data))
     ) | {"memory_limit", "training_time_"}
@@ -341,8 +341,8 @@ def test_an_interrupt_leaves_nothing_behind(data, ctrl_c_in_the_fourth_epoch):
     search = GridSearchCV(pipe, {"vae": [other], "vae__n_components": [1, 2]}, cv=3)
     with pytest.raises(KeyboardInterrupt):
         search.fit(*data)
-    assert "_desk" not in vars(estimator)
-    assert "_desk" not in vars(other)
+    assert "_fit_cache" not in vars(estimator)
+    assert "_fit_cache" not in vars(other)
     assert not hasattr(search, "cv_results_")
     assert not hasattr(search, "_running")
 

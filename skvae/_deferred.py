@@ -1,10 +1,10 @@
-"""Desks: where the fits of a search are noted, and answered once they are trained.
+"""Deferred fits: those of a search are noted, trained together, and looked up.
 
-A search runs its candidates twice. In the first pass every fit of a VAE leaves a request
-at its estimator's desk and gives up; then all that was asked for is trained at once; in
-the second pass each fit finds its answer there. What is not found is trained by itself,
-as without a desk. A desk comes along when scikit-learn clones the estimator, and is
-given up by the fit.
+A search runs its candidates twice. In the first pass every fit of a VAE puts a request into
+the queue of its cache and gives up; then all that was asked for is trained at once; in the
+second pass each fit finds its answer in the cache. What is not found is trained by itself,
+as without one. A cache comes along when scikit-learn clones the estimator, and is given up
+by the fit.
 """
 
 from __future__ import annotations
@@ -20,46 +20,49 @@ from scipy.sparse import issparse
 from skvae._fitting import Outcome, Request
 from skvae._sklearn import to_numpy
 
+#: Hashes of a request's data and of its parameters.
+Key = tuple[str, str]
 
-class Requested(Exception):
+
+class DeferredFit(Exception):
     """A fit is put off until all that a search asks for are trained together."""
 
 
-class Answerable:
-    """An estimator whose fit a search can answer, at the desk that it is given."""
+class Deferrable:
+    """An estimator whose fit a search can answer, from the cache that it is given."""
 
-    _desk: Desk | Dispenser
+    _fit_cache: FitCache | TaskCaches
 
     def __sklearn_clone__(self) -> Any:
-        """As scikit-learn clones, and with it the desk."""
+        """As scikit-learn clones, and with it the cache."""
         clone = super().__sklearn_clone__()  # type: ignore[misc]
-        desk = self._desk.of_clone() if "_desk" in vars(self) else None
-        if desk is not None:
-            clone._desk = desk
+        cache = self._fit_cache.for_clone() if "_fit_cache" in vars(self) else None
+        if cache is not None:
+            clone._fit_cache = cache
         return clone
 
-    def _take_desk(self) -> Desk | Dispenser | None:
-        """The desk, which is for one fit."""
-        return vars(self).pop("_desk", None)
+    def _take_cache(self) -> FitCache | TaskCaches | None:
+        """The cache, which is for one fit."""
+        return vars(self).pop("_fit_cache", None)
 
 
-class Collection:
+class FitQueue:
     """All requests of a search that wait for an answer; equal ones are there once."""
 
     def __init__(self) -> None:
         self.is_open = False
-        self.requests: dict[Hashable, Request] = {}
-        self._desks: dict[Hashable, list[Desk]] = {}
-        self._data: dict[Hashable, Request] = {}
+        self.requests: dict[Key, Request] = {}
+        self._caches: dict[Key, list[FitCache]] = {}
+        self._data: dict[Key, Request] = {}
 
-    def add(self, key: Hashable, request: Request, desk: Desk) -> None:
+    def add(self, key: Key, request: Request, cache: FitCache) -> None:
         first = self._data.setdefault(key[0], request)
         # Of equal data one copy is kept.
         request = request._replace(
             X=first.X, values=first.values, kinds=first.kinds, like=first.like, data=key[0]
         )
         self.requests.setdefault(key, request)
-        self._desks.setdefault(key, []).append(desk)
+        self._caches.setdefault(key, []).append(cache)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -71,30 +74,30 @@ class Collection:
             self.is_open = False
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Give the outcomes, in the order of the requests, to the desks that wait for them."""
+        """Give the outcomes, in the order of the requests, to the caches that wait for them."""
         for key, outcome in zip(self.requests, outcomes, strict=True):
-            for desk in self._desks[key]:
-                desk.answers[key] = outcome
-        self.requests, self._desks, self._data = {}, {}, {}
+            for cache in self._caches[key]:
+                cache.answers[key] = outcome
+        self.requests, self._caches, self._data = {}, {}, {}
 
 
-class Desk:
-    """What a fit is answered from: by its own search, else by one around that."""
+class FitCache:
+    """Answers to fits: of its own search, or else of one around that."""
 
-    def __init__(self, collection: Collection | None = None, outer: Desk | None = None) -> None:
-        self.answers: dict[Hashable, Outcome] = {}
-        self._collection = collection
+    def __init__(self, queue: FitQueue | None = None, outer: FitCache | None = None) -> None:
+        self.answers: dict[Key, Outcome] = {}
+        self._queue = queue
         self._outer = outer
 
     @property
     def is_open(self) -> bool:
         """Whether a fit that is not answered leaves its request."""
-        return self._collection is not None and self._collection.is_open
+        return self._queue is not None and self._queue.is_open
 
-    def of_clone(self) -> Desk:
+    def for_clone(self) -> FitCache:
         return self
 
-    def answer(self, request: Request) -> Outcome | None:
+    def lookup(self, request: Request) -> Outcome | None:
         """What came of an equal request; None where the fit has to train by itself."""
         if not self.is_open and not self._has_answers():
             return None
@@ -102,12 +105,12 @@ class Desk:
             key = _key(request)
         except Exception as error:  # parameters that cannot be pickled, a lambda for instance
             if self.is_open:
-                raise Requested("this fit is for the evaluation, and by itself") from error
+                raise DeferredFit("this fit is for the evaluation, and by itself") from error
             return None
         outcome = self._find(key)
-        if outcome is None and self._collection is not None and self.is_open:
-            self._collection.add(key, request, self)
-            raise Requested("this fit waits for others, to be trained with them")
+        if outcome is None and self._queue is not None and self.is_open:
+            self._queue.add(key, request, self)
+            raise DeferredFit("this fit waits for others, to be trained with them")
         return None if outcome is None else self._for_one(outcome)
 
     def _for_one(self, outcome: Outcome) -> Outcome:
@@ -122,7 +125,7 @@ class Desk:
     def _has_answers(self) -> bool:
         return bool(self.answers) or (self._outer is not None and self._outer._has_answers())
 
-    def _find(self, key: Hashable) -> Outcome | None:
+    def _find(self, key: Key) -> Outcome | None:
         """The answer, which is its own from then on, and goes with it to another process."""
         if key not in self.answers and self._outer is not None:
             outcome = self._outer._find(key)
@@ -132,19 +135,19 @@ class Desk:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process there is nothing left to ask for."""
-        return Desk, (), {"answers": self.answers}
+        return FitCache, (), {"answers": self.answers}
 
 
-class Dispenser:
-    """The desk of the estimator that is searched: its clones have a desk for every task.
+class TaskCaches:
+    """In place of a cache the estimator that is searched has these, one for every task.
 
     So that a task which goes to another process takes its own answers there and no other's.
     """
 
-    def __init__(self, collection: Collection, outer: Desk | None = None) -> None:
-        self._collection = collection
+    def __init__(self, queue: FitQueue, outer: FitCache | None = None) -> None:
+        self._queue = queue
         self._outer = outer
-        self._desks: dict[Hashable, Desk] = {}
+        self._caches: dict[Hashable, FitCache] = {}
         self._tasks: Iterator[Hashable] | None = None
 
     def open(self, tasks: Iterable[Hashable]) -> None:
@@ -155,23 +158,23 @@ class Dispenser:
         """From now on the clones are to be cloned again."""
         self._tasks = None
 
-    def of_clone(self) -> Desk | Dispenser | None:
+    def for_clone(self) -> FitCache | TaskCaches | None:
         if self._tasks is None:
             return self
         task = next(self._tasks, None)
         if task is None:
             return self._outer
-        return self._desks.setdefault(task, Desk(self._collection, self._outer))
+        return self._caches.setdefault(task, FitCache(self._queue, self._outer))
 
-    def answer(self, request: Request) -> None:
+    def lookup(self, request: Request) -> None:
         """What is to be cloned is not fitted."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Every task takes the search with it, and the answers of all others must stay."""
-        return Dispenser, (Collection(),)
+        return TaskCaches, (FitQueue(),)
 
 
-def _key(request: Request) -> tuple[str, str]:
+def _key(request: Request) -> Key:
     """Equal for fits that would come out equal: of the data, and of the parameters."""
     estimator = request.estimator
     parameters = estimator.get_params(deep=False)
