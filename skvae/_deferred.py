@@ -53,7 +53,7 @@ class FitQueue:
         self.is_open = False
         self.requests: dict[Key, Request] = {}
         self._caches: dict[Key, list[FitCache]] = {}
-        self._data: dict[Key, Request] = {}
+        self._data: dict[str, Request] = {}  # the first with these data
 
     def add(self, key: Key, request: Request, cache: FitCache) -> None:
         first = self._data.setdefault(key[0], request)
