@@ -35,7 +35,7 @@ from torch import Tensor
 from skvae import _inference as inference
 from skvae._checks import check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
-from skvae._conditions import Conditions, listed
+from skvae._conditions import Conditions
 from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
@@ -53,6 +53,7 @@ from skvae._frames import (
     without_na,
 )
 from skvae._likelihoods import LIKELIHOODS, Likelihood
+from skvae._messages import changed_error, listed
 from skvae._networks import ACTIVATIONS
 from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing
 from skvae._run import Run
@@ -135,10 +136,11 @@ class BaseVAE(
     TransformerMixin,
     BaseEstimator,
 ):
-    """What the two estimators share. A condition is a pair of arrays or nothing.
+    """Common base of the two estimators.
 
-    Inside, rows come with ``c``: ``(N, C)`` condition columns if a condition is given
-    (without any, C = 0), or None where it is to be integrated out.
+    ``values`` are the columns of a condition, pairs of a name and an array, and ``c`` their
+    encoding, (N, C): C is 0 without a condition, and ``c`` is None where labels are to be
+    integrated out.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -532,7 +534,7 @@ class BaseVAE(
             if design[name] != old
         ]
         if changed:
-            raise has_changed(changed)
+            raise changed_error(changed)
         return previous
 
     def _design(self, families: Sequence[str]) -> dict[str, Any]:
@@ -653,7 +655,7 @@ class BaseVAE(
         is_fit = method in METHODS_OF_FIT
         if not reset and is_fit and self._is_plain(True) != self._is_plain(False):
             was = self._fitted.design["likelihood"]
-            raise has_changed([f"likelihood was {was!r} and is {self.likelihood!r}"])
+            raise changed_error([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
             return self._validate(X, reset=reset, method=method), None
         if issparse(X):
@@ -710,7 +712,7 @@ class BaseVAE(
             asked = resolve_likelihoods(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
             if asked != table.families:
-                raise has_changed([f"likelihood was {table.families} and is {asked}"])
+                raise changed_error([f"likelihood was {table.families} and is {asked}"])
         return table
 
     def _encode_condition(
@@ -1097,13 +1099,6 @@ class BaseVAE(
         """
         check_is_fitted(self)
         return copy.deepcopy(self._fitted.model)
-
-
-def has_changed(changes: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"warm_start and partial_fit go on with the model of the last fit, but "
-        f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
-    )
 
 
 def _has_uncertain_bits(x: Rows, architecture: Architecture) -> bool:

@@ -14,18 +14,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments, has_changed
+from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     columns_named,
     kinds_of,
     kinds_of_target,
-    listed,
     read_condition,
     read_target,
     warn_of_many_labels,
 )
 from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._frames import as_array, check_names_differ, received
+from skvae._messages import changed_error, listed
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -787,7 +787,7 @@ class ConditionalVAE(BaseVAE):
         asked = [names.index(column) if column in names else column for column in given]
         asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
         if asked != self._condition_at:
-            raise has_changed([f"condition_columns was {self._condition_at} and is {given}"])
+            raise changed_error([f"condition_columns was {self._condition_at} and is {given}"])
 
     def _positions(self, table: Any) -> list[int]:
         given = columns_named(self.condition_columns)

@@ -15,6 +15,8 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
+from skvae._frames import is_blank, is_categorical, narrowed, plain
+from skvae._messages import listed
 from skvae._sklearn import to_numpy
 
 #: The columns of a condition, with their names where they have any.
@@ -215,7 +217,7 @@ def read_condition(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
                 f"for each row of X (or of Z, or of n_samples)."
             )
-        missing = is_missing(values)
+        missing = is_blank(values, infinite=True)
         if missing.any():
             raise ValueError(
                 f"condition column {name!r} is missing (NaN, None or infinite) in row "
@@ -248,11 +250,6 @@ def kinds_of(condition: Any, values: Values) -> list[str]:
         return "number" if column.dtype.kind == "f" else "label"
 
     return [kind(one, column) for one, (_, column) in zip(given, values, strict=True)]
-
-
-def is_categorical(column: Any) -> bool:
-    """Whether its dtype, of pandas or polars, says that its values are categories."""
-    return str(getattr(column, "dtype", "")).lower().startswith(("category", "categorical", "enum"))
 
 
 def kinds_of_target(y: Any, values: Values) -> list[str]:
@@ -297,50 +294,3 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     if values.ndim == 2:
         names = list(getattr(y, "columns", [f"y{i}" for i in range(values.shape[1])]))
     return read_condition(values, n_rows, names=[str(name) for name in names])
-
-
-def plain(values: Any) -> np.ndarray:
-    """A column or table as numpy; strings of mixed columns stay what they are."""
-    if isinstance(values, (list, tuple)):
-        table = np.array(values, dtype=object)
-        array = np.array(values)
-        # numpy turns ["a", 1] into strings, and both into one type; objects keep theirs.
-        mixed = array.dtype.kind in "US" and not all(isinstance(v, str) for v in table.ravel())
-        return table if mixed or array.dtype.kind == "O" else array
-    if hasattr(values, "to_numpy"):
-        return np.asarray(values.to_numpy())
-    return to_numpy(values)
-
-
-def narrowed(column: np.ndarray) -> np.ndarray:
-    """A column of objects that are all numbers or all strings, as such; dates in one unit."""
-    if column.dtype.kind in "mM":
-        return column.astype(f"{column.dtype.kind}8[us]")
-    if column.dtype.kind != "O":
-        return column
-    values = column.tolist()
-    array = np.array(values)
-    is_text = all(isinstance(value, str) for value in values)
-    return array if (array.dtype.kind in "biuf" or is_text) and array.ndim == 1 else column
-
-
-def is_missing(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "fc":
-        return ~np.isfinite(values)
-    if values.dtype.kind in "mM":
-        return np.asarray(np.isnat(values))
-    if values.dtype.kind == "O":
-        # NaN and pandas' NaT differ from themselves; its NA gives no truth value at all.
-        def missing(value: Any) -> bool:
-            try:
-                return value is None or bool(value != value) or value in (np.inf, -np.inf)
-            except TypeError:
-                return True
-
-        return np.array([missing(value) for value in values], dtype=bool)
-    return np.zeros(len(values), dtype=bool)
-
-
-def listed(values: Sequence[Any], most: int = 10) -> str:
-    shown = ", ".join(repr(value) for value in values[:most])
-    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")

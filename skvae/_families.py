@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from skvae._conditions import listed
 from skvae._frames import Cells, as_array, kind_of, numbers_of
 from skvae._likelihoods import LIKELIHOODS, MOST_COUNT
+from skvae._messages import listed
 from skvae._sklearn import column_indices
 
 #: Likelihoods that take a column of numbers as it is.

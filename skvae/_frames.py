@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skvae._conditions import is_missing, listed, narrowed, plain
+from skvae._messages import listed
+from skvae._sklearn import to_numpy
 
 #: Those whose DataFrames are read, and written.
 LIBRARIES = ("pandas", "polars")
@@ -122,6 +123,57 @@ def as_array(X: Any) -> np.ndarray:
     return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else plain(X)
 
 
+def plain(values: Any) -> np.ndarray:
+    """A column or table as numpy; strings of mixed columns stay what they are."""
+    if isinstance(values, (list, tuple)):
+        table = np.array(values, dtype=object)
+        array = np.array(values)
+        # numpy turns ["a", 1] into strings, and both into one type; objects keep theirs.
+        mixed = array.dtype.kind in "US" and not all(isinstance(v, str) for v in table.ravel())
+        return table if mixed or array.dtype.kind == "O" else array
+    if hasattr(values, "to_numpy"):
+        return np.asarray(values.to_numpy())
+    return to_numpy(values)
+
+
+def narrowed(column: np.ndarray) -> np.ndarray:
+    """A column of objects that are all numbers or all strings, as such; dates in one unit."""
+    if column.dtype.kind in "mM":
+        return column.astype(f"{column.dtype.kind}8[us]")
+    if column.dtype.kind != "O":
+        return column
+    values = column.tolist()
+    array = np.array(values)
+    is_text = all(isinstance(value, str) for value in values)
+    return array if (array.dtype.kind in "biuf" or is_text) and array.ndim == 1 else column
+
+
+def is_categorical(column: Any) -> bool:
+    """Whether its dtype, of pandas or polars, says that its values are categories."""
+    return str(getattr(column, "dtype", "")).lower().startswith(("category", "categorical", "enum"))
+
+
+def is_blank(values: np.ndarray, *, infinite: bool = False) -> np.ndarray:
+    """Which cells are missing: NaN, NaT, None or NA; or infinite, if that counts."""
+    if values.dtype.kind in "fc":
+        return np.asarray(~np.isfinite(values) if infinite else np.isnan(values))
+    if values.dtype.kind in "mM":
+        return np.asarray(np.isnat(values))
+    if values.dtype.kind != "O":
+        return np.zeros(len(values), dtype=bool)
+
+    # NaN and pandas' NaT differ from themselves; its NA gives no truth value at all.
+    def missing(value: Any) -> bool:
+        try:
+            if value is None or bool(value != value):
+                return True
+            return infinite and value in (np.inf, -np.inf)
+        except TypeError:
+            return True
+
+    return np.array([missing(value) for value in values], dtype=bool)
+
+
 def _of_array(position: int, values: np.ndarray) -> Cells:
     return _of_objects(Cells(f"x{position}", values, values.dtype.name))
 
@@ -147,16 +199,6 @@ def _of_objects(cells: Cells) -> Cells:
     is_whole = all(issubclass(one, Integral) for one in types)
     numbers = numbers_of(cells, "gaussian")
     return cells._replace(values=numbers, dtype="Int64" if is_whole else "float64")
-
-
-def is_blank(values: np.ndarray) -> np.ndarray:
-    """Which cells are missing: NaN, None or NA. Infinities are left to scikit-learn."""
-    if values.dtype.kind == "f":
-        return np.asarray(np.isnan(values))
-    missing: np.ndarray = is_missing(values)
-    for row in np.flatnonzero(missing):
-        missing[row] = not (isinstance(values[row], float) and np.isinf(values[row]))
-    return missing
 
 
 def categories_of(cells: Cells) -> np.ndarray:

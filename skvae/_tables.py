@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from skvae._conditions import listed
 from skvae._families import resolve_likelihoods
 from skvae._frames import (
     LIBRARIES,
@@ -26,6 +25,7 @@ from skvae._frames import (
     numbers_of,
     read_columns,
 )
+from skvae._messages import listed
 
 
 @dataclass(frozen=True)

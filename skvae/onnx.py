@@ -44,7 +44,7 @@ from torch import Tensor
 
 from skvae._base import N_DRAWS_LABELS, BaseVAE, fixed_normals
 from skvae._conditional import ConditionalVAE
-from skvae._conditions import Labels, Number, listed
+from skvae._conditions import Labels, Number
 from skvae._joint import Part, named_columns
 from skvae._likelihoods import (
     DEGREES_RANGE,
@@ -54,6 +54,7 @@ from skvae._likelihoods import (
     VARIANCE_FLOOR,
     Support,
 )
+from skvae._messages import listed
 from skvae._networks import Linear, Perceptron
 from skvae._tables import Column
 from skvae._transformer import VAETransformer
