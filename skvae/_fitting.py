@@ -6,29 +6,27 @@ A lone fit is a list of one. Axes: ``N`` rows of X, ``D`` columns, ``C`` conditi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from skvae._columns import Columns
 from skvae._conditions import Conditions
 from skvae._fitted import Fitted
 from skvae._inference import without_autocast
+from skvae._memory import free_bytes
 from skvae._packs import n_parameters, packs
 from skvae._rows import Chosen, Rows
 from skvae._run import Run
+from skvae._threads import one_thread
 from skvae._training import Trained, Training, Watch
 
 # Multiply-adds of a training step, of all models together, up to which one thread is quicker
@@ -149,7 +147,7 @@ def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[
     found = []
     for members in (some for neighbours in places.values() for some in _joined(neighbours)):
         device = members[0].x.device
-        limit = _free_bytes(device) * share if max_bytes is None else max_bytes
+        limit = free_bytes(device) * share if max_bytes is None else max_bytes
         counts = [len(job.seeds) for job in members]
         max_models = math.inf
         if device.type == "cpu":
@@ -300,101 +298,7 @@ def _moved(run: Run, first: int) -> Run:
 def fits(rows: Rows) -> bool:
     """Whether there is room for all of them, encoded, on their device."""
     n_bytes = math.prod(rows.shape) * rows.dtype.itemsize
-    return n_bytes <= _SHARE_OF_MEMORY * _free_bytes(rows.device)
-
-
-def _free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        # What PyTorch has, and nothing is in, is free too.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + kept)
-    return _free_host_bytes()
-
-
-def _free_host_bytes() -> float:
-    """What the machine and the control group have left; half of all where they do not say."""
-    total = 2.0**31
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    free = [0.5 * total]
-    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
-        line = next(line for line in lines if line.startswith("MemAvailable"))
-        free = [1024.0 * float(line.split()[1])]
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
-        limit, used = (
-            float(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current")
-        )
-        free.append(limit - used)
-    return min(free)
-
-
-class _MKL:
-    """That inside of torch, which no controller finds.
-
-    Once `torch.set_num_threads` has been called, products take so many threads whatever OpenMP is
-    told. This number is the calling thread's own; 0 is none of its own.
-    """
-
-    def __init__(self, set_own: Callable[[int], int]) -> None:
-        self._set_own = set_own  # gives back what was set before
-
-    @property
-    def num_threads(self) -> int:
-        found = self._set_own(0)
-        self._set_own(found)
-        return found
-
-    def set_num_threads(self, n: int) -> None:
-        self._set_own(n)
-
-
-def _mkl() -> list[_MKL]:
-    """None where torch is built without it, or does not give the function."""
-    with contextlib.suppress(OSError, AttributeError):
-        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        return [_MKL(torch_cpu.MKL_Set_Num_Threads_Local)]
-    return []
-
-
-@cache
-def _libraries() -> tuple[list[Any], list[Any]]:
-    """Controllers of what counts threads for the calling thread alone, and of others."""
-    found = ThreadpoolController().lib_controllers
-    own = [library for library in found if library.user_api == "openmp"]
-    return [*own, *_mkl()], [library for library in found if library not in own]
-
-
-class _OneThread:
-    """One thread for every operation, and then as many as before; trainings may overlap."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
-        self._before: list[int] = []
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        own, shared = _libraries()
-        before = [library.num_threads for library in own]
-        with self._lock:
-            if not self._n_inside:
-                self._before = [library.num_threads for library in shared]
-            self._n_inside += 1
-        for library in (*own, *shared):
-            library.set_num_threads(1)
-        try:
-            yield
-        finally:
-            for library, n in zip(own, before, strict=True):
-                library.set_num_threads(n)
-            with self._lock:
-                self._n_inside -= 1
-                if not self._n_inside:
-                    for library, n in zip(shared, self._before, strict=True):
-                        library.set_num_threads(n)
-
-
-_one_thread = _OneThread()
+    return n_bytes <= _SHARE_OF_MEMORY * free_bytes(rows.device)
 
 
 def _threads(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:
@@ -404,5 +308,5 @@ def _threads(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManage
         for run in runs
     )
     if how.is_side_by_side or operations <= _ONE_THREAD_OPERATIONS:
-        return _one_thread()
+        return one_thread()
     return contextlib.nullcontext()

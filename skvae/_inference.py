@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from skvae._bounds import gaussian_kl, log_mean_exp
-from skvae._heap import keep_freed_memory
 from skvae._likelihoods import Likelihood
+from skvae._memory import keep_freed_memory
 from skvae._proposals import Proposal
 from skvae._rows import Rows
 from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed

@@ -17,7 +17,7 @@ from skvae._adam import Adam, AdamState, at_rest
 from skvae._bounds import ELBO, IMPORTANCE_WEIGHTED
 from skvae._cuda_graph import capture
 from skvae._gradient import Gradient
-from skvae._heap import keep_freed_memory
+from skvae._memory import keep_freed_memory
 from skvae._rows import Rows, Window
 from skvae._run import Batch, Run, Stream, join_padded
 from skvae._vae import VAE, from_state, pick, reorder_components, stack_states, widest

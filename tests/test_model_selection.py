@@ -564,7 +564,7 @@ def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
     X = data[0]
     GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, refit=False).fit(X)
     monkeypatch.setattr(VAETransformer, "_prepare", elsewhere)
-    monkeypatch.setattr(_fitting, "_free_bytes", lambda device: 1e9)
+    monkeypatch.setattr(_fitting, "free_bytes", lambda device: 1e9)
     monkeypatch.setattr(_fitting, "_join", lambda jobs: None)
     requests = [Request(vae(n_components=n), X, None, None, X) for n in (1, 2)]
     outcomes = _fitting.fit_together(requests)

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skvae import ConditionalVAE, VAETransformer, _fitting, _training
+from skvae import ConditionalVAE, VAETransformer, _fitting, _threads, _training
 from skvae._base import N_DRAWS_LABELS
 from skvae._families import resolve_likelihoods
 from skvae._frames import read_columns
@@ -519,7 +519,7 @@ def test_callbacks_hear_the_end_of_all_that_begins():
     assert heard.count("begin") == heard.count("end")
 
 
-@pytest.mark.skipif(not _fitting._mkl(), reason="torch without MKL")
+@pytest.mark.skipif(not _threads._mkl(), reason="torch without MKL")
 def test_one_thread_is_one_for_products_as_well():
     """Also where the user has told torch of two, which then waited for each other."""
     before, found = torch.get_num_threads(), {}
@@ -532,7 +532,7 @@ def test_one_thread_is_one_for_products_as_well():
         found["mkl"], found["torch"] = mkl_threads(), torch.get_num_threads()
 
     try:
-        with _fitting._one_thread():
+        with _threads.one_thread():
             assert mkl_threads() == "1"
             other = threading.Thread(target=of_another)
             other.start()
