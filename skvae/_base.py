@@ -299,7 +299,7 @@ class BaseVAE(
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
         if len(validation_rows) and x.shape[1] > columns.width:  # there are holes
             rows, validation_rows = _with_all_columns(to_rows(request.X), rows, validation_rows)
-        run = self._run(x, c, columns, design, rows, validation_rows, is_partial, previous)
+        run = self._run_template(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self._starts.n_runs(run.model.architecture)
         # What goes on has other noise than before: met again and again it would be learned.
         n_taken = int(previous.optimizer["n_steps"]["n_steps"]) if previous else 0
@@ -361,7 +361,7 @@ class BaseVAE(
                 UserWarning,
             )
 
-    def _runs(self, job: Job) -> Iterator[Run]:
+    def _started_runs(self, job: Job) -> Iterator[Run]:
         """The runs of a job: one for each start, or one that goes on."""
         run, previous = job.run, job.previous
         architecture = run.model.architecture
@@ -412,7 +412,7 @@ class BaseVAE(
             self._warnings(best, job.run, is_untrained=is_untrained, is_interrupted=is_interrupted)
         )
 
-    def _run(
+    def _run_template(
         self,
         x: Rows,
         c: Tensor,
@@ -735,7 +735,7 @@ class BaseVAE(
             self._fitted.model.architecture, {name: t.to(dtype) for name, t in state.items()}
         )
 
-    def _enter(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
+    def _encoded(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_rows(X)
@@ -744,7 +744,7 @@ class BaseVAE(
         weight = model.encoder.linear.weight
         with_mask = self._has_holes(x, fitted)
         encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
-        return model, encoded, self._given(values, len(x), weight)
+        return model, encoded, self._encoded_condition(values, len(x), weight)
 
     def _has_holes(self, x: Rows, fitted: Fitted) -> bool:
         """Whether rows need a mask."""
@@ -753,7 +753,7 @@ class BaseVAE(
             check_totals(x, fitted.columns.families, self._place)
         return is_missing or fitted.model.architecture.sees_mask
 
-    def _given(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
+    def _encoded_condition(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
         if values is None and conditions.combinations is None:
             raise ValueError(
@@ -792,14 +792,14 @@ class BaseVAE(
 
     def _means(self, X: Any, values: Any) -> Tensor:
         """Of q(z|x), or of the mixture where labels are unknown."""
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         if c is None:
             return self._mixture(model, x, N_DRAWS_LABELS)[0]
         return inference.means(model, x, c)
 
     def _posterior(self, X: Any, values: Any, n_draws: int) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of q(z|x), a mixture where labels are unknown."""
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         if c is None:
             return self._mixture(model, x, n_draws)
         return inference.posterior(model, x, c)
@@ -822,7 +822,7 @@ class BaseVAE(
 
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         log_jacobian = self._fitted.columns.log_jacobian(x)
         if c is None:
             log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
@@ -833,12 +833,14 @@ class BaseVAE(
 
     def _n_effective(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """Of the draws for every row; labels that are unknown take their likeliest values."""
-        model, x, c = self._enter_likeliest(X, values, n_draws)
+        model, x, c = self._encoded_with_likeliest(X, values, n_draws)
         return inference.scores(model, x, c, _noise(model, n_draws)).effective_sample_size
 
-    def _enter_likeliest(self, X: Any, values: Any, n_draws: int) -> tuple[VAE, Encoded, Tensor]:
+    def _encoded_with_likeliest(
+        self, X: Any, values: Any, n_draws: int
+    ) -> tuple[VAE, Encoded, Tensor]:
         """The model, x and c, of which labels that are unknown take their likeliest values."""
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         if c is None:
             likeliest = self._joint(model, x, n_draws).argmax(1).cpu().numpy()
             c = self._combinations(likeliest, model.encoder.linear.weight)
@@ -848,7 +850,7 @@ class BaseVAE(
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        columns, c = self._fitted.columns, self._given(values, len(z), z)
+        columns, c = self._fitted.columns, self._encoded_condition(values, len(z), z)
         if c is not None:
             mean = inference.decode(model, z, c, columns.mean)
         else:
@@ -876,7 +878,7 @@ class BaseVAE(
         fitted, n_rows = self._fitted, len(z)
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        c = self._given(values, n_rows, z)
+        c = self._encoded_condition(values, n_rows, z)
         drawn = None
         if c is None:
             share = torch.from_numpy(np.exp(fitted.conditions.log_prior))
@@ -898,7 +900,7 @@ class BaseVAE(
 
     def _imputed(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """X (N, D) with E[x|what is observed] where cells are missing."""
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         noise, columns = _noise(model, self._check_count(n_draws)), self._fitted.columns
         if c is not None:
             means = inference.expected(model, x, c, noise, columns.mean)
@@ -918,7 +920,7 @@ class BaseVAE(
     ) -> list[Tensor]:
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
         generator = self._generator(random_state)
-        model, x, c = self._enter(X, values)
+        model, x, c = self._encoded(X, values)
         noise, columns = _noise(model, self._check_count(n_draws)), self._fitted.columns
         n_imputations = self._check_count(n_imputations, "n_imputations")
         if c is not None:
@@ -952,7 +954,7 @@ class BaseVAE(
         return PosteriorMoments(self._output(mean, X), self._output(std, X))
 
     def _elbo_of(self, X: Any, values: Any, n_draws: int) -> BoundTerms:
-        model, x, c = self._enter_likeliest(X, values, self._check_count(n_draws))
+        model, x, c = self._encoded_with_likeliest(X, values, self._check_count(n_draws))
         reconstruction, kl = inference.elbo_terms(model, x, c, _noise(model, n_draws))
         reconstruction += self._fitted.columns.log_jacobian(x).to(reconstruction)
         parts = (reconstruction - kl, reconstruction, kl)

@@ -224,7 +224,7 @@ class ConditionalVAE(BaseVAE):
             the condition, and for no condition or two of them.
         """
         with self._kept_if_it_fails():
-            return self._fit_given(X, y, condition, is_partial=False)
+            return self._fit_conditional(X, y, condition, is_partial=False)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, condition: Any = None) -> Self:
@@ -250,7 +250,7 @@ class ConditionalVAE(BaseVAE):
             The fitted estimator.
         """
         with self._kept_if_it_fails():
-            return self._fit_given(X, y, condition, is_partial=True)
+            return self._fit_conditional(X, y, condition, is_partial=True)
 
     def fit_transform(self, X: Any, y: Any = None, *, condition: Any = None) -> Any:
         """``fit(X, y, condition=condition).transform(X, condition=condition)``.
@@ -296,7 +296,7 @@ class ConditionalVAE(BaseVAE):
             with missing cells, a model fitted on complete rows gives the mode of
             p(z | observed cells, c).
         """
-        X, values = self._enter_given(X, condition, "transform")
+        X, values = self._validated(X, condition, "transform")
         return self._output(self._means(X, values), X)
 
     def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
@@ -317,7 +317,7 @@ class ConditionalVAE(BaseVAE):
         moments : PosteriorMoments
             Named tuple ``(mean, std)`` of ndarrays of shape (n_samples, n_components).
         """
-        X, values = self._enter_given(X, condition, "posterior")
+        X, values = self._validated(X, condition, "posterior")
         return self._posterior_of(X, values)
 
     def inverse_transform(
@@ -386,7 +386,7 @@ class ConditionalVAE(BaseVAE):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             Of the kind that `inverse_transform` gives.
         """
-        x, values = self._enter_given(X, condition, "impute")
+        x, values = self._validated(X, condition, "impute")
         means = self._imputed(x, values, n_draws)
         given = [] if values is None else self._fitted.conditions.ordered(values)
         return self._assemble(means, given, x, True, completed=X)
@@ -426,7 +426,7 @@ class ConditionalVAE(BaseVAE):
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
             `n_imputations` of them, of the kind that `inverse_transform` gives.
         """
-        x, values = self._enter_given(X, condition, "sample_missing")
+        x, values = self._validated(X, condition, "sample_missing")
         copies = self._resampled(x, values, n_imputations, n_draws, random_state)
         given = [] if values is None else self._fitted.conditions.ordered(values)
         return [self._assemble(copy, given, x, False, completed=X) for copy in copies]
@@ -505,7 +505,7 @@ class ConditionalVAE(BaseVAE):
         log_likelihood : ndarray of shape (n_samples,)
             In nats.
         """
-        X, values = self._enter_given(X, condition, "score_samples")
+        X, values = self._validated(X, condition, "score_samples")
         return self._output(self._log_likelihood(X, values, self._check_count(n_draws)), X)
 
     def score(self, X: Any, y: Any = None, *, condition: Any = None) -> float:
@@ -569,8 +569,8 @@ class ConditionalVAE(BaseVAE):
                 f"{listed(self._fitted.conditions.numbers)}. Fit with labels, or discretise it "
                 "(KBinsDiscretizer)."
             )
-        X, _ = self._enter_given(X, None, "condition_proba")
-        model, x, c = self._enter(X, None)
+        X, _ = self._validated(X, None, "condition_proba")
+        model, x, c = self._encoded(X, None)
         if c is not None:
             return self._output(c.new_ones(len(c), 1), X)
         joint = self._joint(model, x, self._check_count(n_draws))
@@ -595,7 +595,7 @@ class ConditionalVAE(BaseVAE):
             Named tuple ``(elbo, reconstruction, kl)`` of ndarrays of shape (n_samples,), in
             nats: E_q[log p(x|z, c)] - KL[q(z|x, c) || p(z)], and these two terms.
         """
-        X, values = self._enter_given(X, condition, "elbo")
+        X, values = self._validated(X, condition, "elbo")
         return self._elbo_of(X, values, n_draws)
 
     def effective_sample_size(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> Any:
@@ -619,7 +619,7 @@ class ConditionalVAE(BaseVAE):
         effective_sample_size : ndarray of shape (n_samples,)
             Between 1 and `n_draws`.
         """
-        X, values = self._enter_given(X, condition, "effective_sample_size")
+        X, values = self._validated(X, condition, "effective_sample_size")
         return self._output(self._n_effective(X, values, self._check_count(n_draws)), X)
 
     def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
@@ -643,12 +643,12 @@ class ConditionalVAE(BaseVAE):
         kl : float
             In nats.
         """
-        X, values = self._enter_given(X, condition, "marginal_kl")
+        X, values = self._validated(X, condition, "marginal_kl")
         return self._marginal_kl_of(X, values, n_draws)
 
     # -------------------------------------------------------- where the condition is
 
-    def _fit_given(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> Self:
+    def _fit_conditional(self, X: Any, y: Any, condition: Any, *, is_partial: bool) -> Self:
         given = X, y
         goes_on = hasattr(self, "_fitted") and (is_partial or self.warm_start)
         if is_partial:
@@ -715,7 +715,7 @@ class ConditionalVAE(BaseVAE):
         """The columns of X that are the condition, as users call them."""
         return listed([column.name for column in self._fitted.conditions.columns])
 
-    def _enter_given(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
+    def _validated(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
         """Validated X without its condition, and the condition's columns if there are any."""
         check_is_fitted(self)
         X, values, _ = self._split_columns(X, reset=False, method=method)

@@ -217,7 +217,11 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
     assert jobs[0].table is not None
     interrupt = None
     with _threads([job.run for job in jobs for _ in job.seeds], how):
-        runs = [_moved(run, job.first) for job in jobs for run in job.request.estimator._runs(job)]
+        runs = [
+            _moved(run, job.first)
+            for job in jobs
+            for run in job.request.estimator._started_runs(job)
+        ]
         training = Training(runs, *jobs[0].table)
         try:
             if how.report is not None:

@@ -266,7 +266,7 @@ def test_labels_integrated_out_are_a_mixture():
     """One at a time gives what all at once would."""
     model = ConditionalVAE(**SMALL).fit(X, ANIMALS)
     mean, std = model.posterior(X)
-    vae, x, _ = model._enter(X, None)
+    vae, x, _ = model._encoded(X, None)
     joint = model._joint(vae, x, N_DRAWS_LABELS, only_holes=True)  # by the encoder, as in ONNX
     shares = normalised(joint, 1).numpy().T[:, :, None]
     each = [model.posterior(X, condition=np.full(60, name)) for name in model.classes_]
