@@ -22,14 +22,13 @@ import joblib
 import numpy as np
 import sklearn
 import torch
-from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
@@ -39,34 +38,24 @@ from skvae._conditions import Conditions
 from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
-from skvae._families import OF_NUMBERS, resolve_likelihoods
 from skvae._fitted import Fitted, moved
 from skvae._fitting import Job, Request, fit_together, fits
 from skvae._frames import (
-    as_array,
-    check_names_differ,
-    first_string,
-    is_numeric,
-    read_columns,
-    received,
     with_index,
-    without_na,
 )
 from skvae._likelihoods import LIKELIHOODS, Likelihood
 from skvae._messages import changed_error, listed
 from skvae._networks import ACTIVATIONS
+from skvae._reading import ReadsX
 from skvae._rows import Chosen, Rows, SparseRows, chunks, has_missing
 from skvae._run import Run
 from skvae._sklearn import (
     CallbackSupportMixin,
     Interval,
     StrOptions,
-    check_feature_names,
-    check_n_features,
     check_same_namespace,
     float_dtypes,
     from_tensor,
-    is_dispatched,
     is_mapped,
     to_numpy,
     to_rows,
@@ -98,17 +87,11 @@ _N_SEEDS = np.iinfo(np.int32).max
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
 
-
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
 #: Draws for p(c|x) where it only weights the labels of a mixture.
 N_DRAWS_LABELS = 32
-
-# What fills missing cells has nothing to say of sparse rows, which have none.
-_METHODS_OF_HOLES = ("impute", "sample_missing")
-
-METHODS_OF_FIT = ("fit", "partial_fit")
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -129,6 +112,7 @@ class BoundTerms(NamedTuple):
 
 
 class BaseVAE(
+    ReadsX,
     LinksToDocs,
     Deferrable,
     CallbackSupportMixin,
@@ -566,17 +550,6 @@ class BaseVAE(
             "noise_variance": noise if isinstance(noise, str) else float(noise),
         }
 
-    def _place(self, row: int | str, column: int) -> str:
-        """What users call a cell of the columns that are modelled, or with ":" a column."""
-        position = self._position_in_X(column)
-        names = getattr(self, "feature_names_in_", None)
-        name = "" if names is None else f" (column {str(names[position])!r})"
-        return f"X[{row}, {position}]{name}"
-
-    def _position_in_X(self, column: int) -> int:
-        """Where a column that is modelled stands in the user's X."""
-        return column
-
     def _split(
         self, n_rows: int, random: Any, device: torch.device, is_partial: bool
     ) -> tuple[Tensor, Tensor]:
@@ -588,132 +561,6 @@ class BaseVAE(
         return order[n_validation:].sort()[0], order[:n_validation].sort()[0]
 
     # ---------------------------------------------------------------- inference
-
-    def _validate(self, X: Any, *, reset: bool, method: str) -> Any:
-        """X as a float array with NaN where cells are missing; in fit, of two rows at least.
-
-        Or as sparse rows, which have all their cells.
-        """
-        if issparse(X) and (cells := X.tocsr().data).dtype.kind == "f" and np.isnan(cells).any():
-            raise ValueError(
-                "X is sparse and has missing cells (NaN), which need a dense X: X.toarray()."
-            )
-        X = without_na(X)
-        with self._places_strings(X):
-            X = validate_data(
-                self,
-                X,
-                accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
-                dtype=float_dtypes(X),
-                reset=reset,
-                ensure_min_samples=2 if reset else 1,
-                ensure_all_finite=True if issparse(X) else "allow-nan",
-            )
-        if not reset and not issparse(X):
-            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
-        return X
-
-    @contextlib.contextmanager
-    def _places_strings(self, X: Any) -> Iterator[None]:
-        """Say of a string that is no number where it stands, and what takes strings.
-
-        X has the columns that are modelled.
-        """
-        try:
-            yield
-        except ValueError as error:
-            found = first_string(X) if str(error).startswith("could not convert string") else None
-            if found is None:
-                raise
-            row, column, value = found
-            names = getattr(self, "feature_names_in_", None)
-            position = self._position_in_X(column)
-            called = position if names is None else str(names[position])
-            raise ValueError(
-                f"could not convert string to float: {self._place(row, column)} is {value!r}, and "
-                f"likelihood={self.likelihood!r} needs numbers. Columns of strings are categories: "
-                "use likelihood='auto', or name the likelihood of each column, for instance "
-                f"likelihood={{'categorical': [{called!r}], 'remainder': 'gaussian'}}."
-            ) from error
-
-    def _is_plain(self, reset: bool) -> bool:
-        """Whether X is numbers of one likelihood, and is not read column by column."""
-        if reset:
-            return isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
-        return self._fitted.table is None
-
-    def _read(
-        self, X: Any, *, reset: bool, method: str, modelled: Sequence[int] | None = None
-    ) -> tuple[Any, Table | None]:
-        """X as a finite float array, and how it was read; None where it is plain.
-
-        ``method`` is that of the user's call; ``modelled`` are the columns of X that are, if
-        not all.
-        """
-        X = received(X)
-        check_names_differ(X)
-        is_fit = method in METHODS_OF_FIT
-        if not reset and is_fit and self._is_plain(True) != self._is_plain(False):
-            was = self._fitted.design["likelihood"]
-            raise changed_error([f"likelihood was {was!r} and is {self.likelihood!r}"])
-        if self._is_plain(reset):
-            return self._validate(X, reset=reset, method=method), None
-        if issparse(X):
-            raise TypeError(
-                "X is sparse, and likelihood names columns or is 'auto'. Sparse X takes one of "
-                f"{listed(sorted(OF_NUMBERS))} for all columns; or make X dense: X.toarray()."
-            )
-        if modelled is None and is_numeric(X):
-            valid = self._validate(X, reset=reset, method=method)
-            table = self._table(X, reset, method, modelled)
-            if "categorical" in table.families:
-                valid = from_tensor(
-                    torch.from_numpy(table.encode(X, self.handle_unknown)).to(to_tensor(valid)),
-                    valid,
-                )
-            return valid, table
-        if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
-            X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
-        check_feature_names(self, X, reset=reset)
-        check_n_features(self, X, reset=reset)
-        if not X.shape[1]:
-            raise ValueError(f"Found array with 0 feature(s) (shape={tuple(X.shape)}) in X.")
-        if not X.shape[0]:
-            raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
-        table = self._table(X, reset, method, modelled)
-        encoded = table.encode(X, self.handle_unknown)
-        if is_dispatched(X):
-            encoded = from_tensor(torch.from_numpy(encoded), X)
-        return self._checked(encoded, reset=reset, method=method), table
-
-    def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
-        """Columns of X, the modelled ones, as a finite float array."""
-        X = without_na(X)
-        with self._places_strings(X):
-            X = check_array(
-                X,
-                dtype=float_dtypes(X),
-                estimator=self,
-                input_name="X",
-                ensure_min_samples=2 if reset else 1,
-                ensure_all_finite="allow-nan",
-            )
-        if not reset:
-            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
-        return X
-
-    def _table(self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None) -> Table:
-        """How to read X: as in the first fit, if there was one."""
-        if reset:
-            return Table.of(X, self.likelihood, modelled)
-        table = self._fitted.table
-        if method in METHODS_OF_FIT and not isinstance(self.likelihood, str):
-            known = [column.family for column in table.columns]
-            asked = resolve_likelihoods(self.likelihood, X, read_columns(X), modelled, known)
-            asked = [name for name in asked if name]
-            if asked != table.families:
-                raise changed_error([f"likelihood was {table.families} and is {asked}"])
-        return table
 
     def _encode_condition(
         self,
@@ -744,7 +591,7 @@ class BaseVAE(
         weight = model.encoder.linear.weight
         with_mask = self._has_holes(x, fitted)
         encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
-        return model, encoded, self._encoded_condition(values, len(x), weight)
+        return model, encoded, self._condition_of_rows(values, len(x), weight)
 
     def _has_holes(self, x: Rows, fitted: Fitted) -> bool:
         """Whether rows need a mask."""
@@ -753,7 +600,7 @@ class BaseVAE(
             check_totals(x, fitted.columns.families, self._place)
         return is_missing or fitted.model.architecture.sees_mask
 
-    def _encoded_condition(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
+    def _condition_of_rows(self, values: Any, n_rows: int, like: Tensor) -> Tensor | None:
         conditions = self._fitted.conditions
         if values is None and conditions.combinations is None:
             raise ValueError(
@@ -850,7 +697,7 @@ class BaseVAE(
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        columns, c = self._fitted.columns, self._encoded_condition(values, len(z), z)
+        columns, c = self._fitted.columns, self._condition_of_rows(values, len(z), z)
         if c is not None:
             mean = inference.decode(model, z, c, columns.mean)
         else:
@@ -878,7 +725,7 @@ class BaseVAE(
         fitted, n_rows = self._fitted, len(z)
         model = self._model(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
-        c = self._encoded_condition(values, n_rows, z)
+        c = self._condition_of_rows(values, n_rows, z)
         drawn = None
         if c is None:
             share = torch.from_numpy(np.exp(fitted.conditions.log_prior))

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._base import METHODS_OF_FIT, BaseVAE, BoundTerms, PosteriorMoments
+from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     columns_named,
     kinds_of,
@@ -26,6 +26,7 @@ from skvae._conditions import (
 from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._frames import as_array, check_names_differ, received
 from skvae._messages import changed_error, listed
+from skvae._reading import METHODS_OF_FIT
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,

@@ -32,6 +32,7 @@ LAYERS = {
     "_conditions": 3,
     "_checks": 3,
     "_frames": 3,
+    "_reading": 3,
     "_messages": 3,
     "_families": 3,
     "_tables": 3,
