@@ -13,21 +13,25 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from skvae._columns import Columns
-from skvae._conditions import Conditions
+from skvae._conditions import Conditions, Values
 from skvae._fitted import Fitted
 from skvae._inference import without_autocast
 from skvae._memory import free_bytes
 from skvae._packs import n_parameters, packs
 from skvae._rows import Chosen, Rows
 from skvae._run import Run
+from skvae._tables import Table
 from skvae._threads import one_thread
 from skvae._training import Trained, Training, Watch
+
+if TYPE_CHECKING:
+    from skvae._base import BaseVAE
 
 # Multiply-adds of a training step, of all models together, up to which one thread is quicker
 # than several: the work of each would be over before they have met.
@@ -43,13 +47,13 @@ _MAX_MODELS_CPU = 32
 class Request(NamedTuple):
     """A fit that an estimator asks for: its parameters, and validated data."""
 
-    estimator: Any
+    estimator: BaseVAE
     X: Any  # (N, D)
-    values: Any  # columns of the condition, or None
-    kinds: Any  # of these columns
+    values: Values | None  # columns of the condition
+    kinds: Sequence[str] | None  # of these columns
     like: Any  # an array of the namespace that the fitted attributes belong to
     is_partial: bool = False
-    table: Any = None  # how X was read, or None
+    table: Table | None = None  # how X was read
     source: str = ""  # of the condition
     data: Hashable = None  # requests of equal data have equal values here, or None
 
@@ -82,7 +86,7 @@ class Job:
 class Outcome(NamedTuple):
     """What came of a request."""
 
-    estimator: Any  # fitted, if there is no error
+    estimator: BaseVAE  # fitted, if there is no error
     warnings: Sequence[str] = ()
     error: Exception | None = None
     interrupt: KeyboardInterrupt | None = None
