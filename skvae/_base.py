@@ -327,16 +327,16 @@ class BaseVAE(
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
-            self._warn_of_constant_columns(x, columns)
+            self._warn_of_constant_columns(x, previous)
             with_mask = self._has_holes(x, previous)
         rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
         c = self._encode_condition(conditions, values, len(x), device)
         is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
         return columns, conditions, rows if is_apart else rows.whole(), c
 
-    def _warn_of_constant_columns(self, x: Rows, columns: Columns) -> None:
+    def _warn_of_constant_columns(self, x: Rows, previous: Fitted) -> None:
         """Of those that are no part of the model, as they were constant, and are so no more."""
-        if found := columns.no_longer_constant(x):
+        if found := previous.columns.no_longer_constant(x, _DTYPES[previous.dtype]):
             names = ", ".join(self._place(":", column) for column in found)
             _warn(
                 f"{names} had one value in the first fit, which made it no part of the model, and "

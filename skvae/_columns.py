@@ -185,11 +185,12 @@ class Columns:
             totals.cpu(),
         )
 
-    def no_longer_constant(self, x: Rows) -> list[int]:
-        """The columns that were constant, and are not in these rows (N, D)."""
+    def no_longer_constant(self, x: Rows, dtype: torch.dtype) -> list[int]:
+        """The columns that were constant in X of this dtype, and are not in these rows (N, D)."""
         constant = (~self.varies).nonzero()[:, 0].to(x.device)
         value = self.shift.to(x.device)[constant]
-        within = _N_ROUNDINGS * torch.finfo(x.dtype).eps * value.abs()
+        coarser = max(torch.finfo(one).eps for one in (x.dtype, dtype))
+        within = _N_ROUNDINGS * coarser * value.abs()
         found = torch.zeros_like(constant, dtype=torch.bool)
         if len(constant):
             for rows in chunks(x):

@@ -679,10 +679,10 @@ class ConditionalVAE(BaseVAE):
                 "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
                 "condition_columns of X. Without any condition, use VAETransformer."
             )
-        if not goes_on:
-            warn_of_many_labels(values, kinds)
-        else:  # whether score(X, y) is given y is settled
+        if goes_on:  # whether score(X, y) is given y is settled
             source = self._source
+        elif not self._is_noted:  # the fit that is evaluated will say it
+            warn_of_many_labels(values, kinds)
         self._fit(
             X,
             values,

@@ -41,6 +41,12 @@ class Deferrable:
             clone._fit_cache = cache
         return clone
 
+    @property
+    def _is_noted(self) -> bool:
+        """Whether a fit would be put off now."""
+        cache = vars(self).get("_fit_cache")
+        return isinstance(cache, FitCache) and cache.is_open
+
     def _take_cache(self) -> FitCache | TaskCaches | None:
         """The cache, which is for one fit."""
         return vars(self).pop("_fit_cache", None)
@@ -179,6 +185,7 @@ def _key(request: Request) -> Key:
     estimator = request.estimator
     parameters = estimator.get_params(deep=False)
     del parameters["verbose"]
+    parameters["device"] = str(parameters["device"])  # which it is in another process
     X = request.X
     rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
     data = (rows, request.values, request.kinds, request.table)

@@ -88,7 +88,9 @@ def _positions(name: str, columns: Any, X: Any) -> list[int]:
     table = X if hasattr(X, "shape") else as_array(X)
     try:
         chosen = columns(table) if callable(columns) else columns
-        return list(column_indices(table, sorted(chosen) if isinstance(chosen, set) else chosen))
+        if isinstance(chosen, (set, frozenset)):
+            chosen = sorted(chosen)
+        return list(column_indices(table, chosen))
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"likelihood has for {name!r} the columns {columns!r}, which are none of X: {error}"

@@ -61,8 +61,10 @@ def received(X: Any) -> Any:
         raise TypeError("X is a LazyFrame, whose rows are not there yet: give X.collect().")
     if not isinstance(X, np.ma.MaskedArray):
         return X
-    X = X.astype(np.float64) if X.dtype.kind in "biu" else X
-    return X.filled(None if X.dtype.kind == "O" else np.nan)
+    kind = X.dtype.kind
+    cells = np.array(X.data, np.float64 if kind in "biu" else X.dtype if kind in "fc" else object)
+    cells[np.ma.getmaskarray(X)] = None if cells.dtype == object else np.nan
+    return cells
 
 
 def without_na(X: Any) -> Any:

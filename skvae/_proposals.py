@@ -6,7 +6,8 @@ the draws are about the mode of p(z|what is observed), by the curvature there (G
 inference in econometric models using Monte Carlo integration, 1989), and half from q; of these,
 where there are holes, half from the prior, as p(z|little) may have other modes. All are one
 density, a mixture (Hesterberg, Weighted average importance sampling and defensive mixture
-distributions, 1995): no weight is more than twice, or with holes four times, that under q alone.
+distributions, 1995): with draws enough to share, no weight is more than twice, or with holes four
+times, that under q alone.
 
 The model is a lone one. Axes: ``(1, B, D)`` = one model, rows, columns; ``S`` draws, ``Z``
 components, ``P`` outputs of the decoder.
@@ -20,14 +21,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skvae._vae import VAE, Posterior, explained, log_exposure, log_prob_observed, observed
+from skvae._vae import (
+    VAE,
+    Posterior,
+    explained,
+    from_state,
+    log_exposure,
+    log_prob_observed,
+    observed,
+)
 
 # Fisher scoring is over for a row that gains no more nats: a proposal needs no better.
-_MOST_STEPS = 20
+_MOST_STEPS = 40
 _LEAST_GAIN = 0.25
 
-# Parts of a step that are tried in turn: far from the mode a whole one may go too far.
-_PARTS = (1.0, 0.5, 0.25, 0.0625)
+# Parts of a step that are tried in turn: far from the mode a whole one may go too far, by much
+# where means are exponentials.
+_PARTS = (1.0, 0.5, 0.25, 2**-4, 2**-6, 2**-8, 2**-10)
 
 
 class Laplace(NamedTuple):
@@ -99,7 +109,8 @@ class Proposal(NamedTuple):
         n = len(noise)
         parts: list[tuple[Posterior | Laplace, int]] = [(self.q, n)]
         if self.mode is not None and self.rest is not None:
-            parts = [(self.mode, n - n // 4 * 2), (self.q, n // 4), (self.rest, n // 4)]
+            n_rest = n // 4
+            parts = [(self.mode, n - n // 2), (self.q, n // 2 - n_rest), (self.rest, n_rest)]
         pieces = noise[:, None, None].split([size for _, size in parts])
         z = torch.cat([part.rsample(own) for (part, _), own in zip(parts, pieces, strict=True)])
         densities = [part.log_density(z) + math.log(size / n) for part, size in parts if size]
@@ -112,6 +123,13 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
     By Fisher scoring from z (1, B, Z) on. A row's way is its own: it ends where a step gains
     little, however long others take, with the curvature from which that step was taken.
     """
+    dtype = z.dtype
+    if z.device.type == "cpu" and dtype != torch.float64:
+        # So that which steps are taken does not hang on how the rows of a batch are rounded. (Many
+        # a GPU has next to no float64.)
+        state = {name: t.double() for name, t in model.state_dict().items()}
+        model, size = from_state(model.architecture, state), max(1, size // 2)
+        z, x, c = z.double(), x.double(), c.double()
     z, best = z.clone(), _log_joint(model, z, x, c)
     root = z.new_empty(*z.shape, z.shape[-1])
     rows = torch.arange(z.shape[1], device=z.device)
@@ -131,7 +149,7 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
         rows = rows[(best[:, rows] > before + _LEAST_GAIN)[0]]
         if not len(rows):
             break
-    return Laplace(z, root)
+    return Laplace(z.to(dtype), root.to(dtype))
 
 
 def _log_joint(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> Tensor:

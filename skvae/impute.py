@@ -16,7 +16,14 @@ from skvae._conditional import ConditionalVAE
 from skvae._conditions import kinds_of_target, read_target
 from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
-from skvae._frames import check_names_differ, has_categories, is_blank, joined, read_columns
+from skvae._frames import (
+    check_names_differ,
+    has_categories,
+    is_blank,
+    joined,
+    read_columns,
+    received,
+)
 from skvae._sklearn import HasMethods, Interval, feature_names_in, fit_context
 from skvae._state import opened, sealed
 from skvae._transformer import VAETransformer
@@ -228,5 +235,5 @@ def _check_condition(model: BaseVAE, y: Any) -> None:
 
 def _holes(X: Any) -> np.ndarray:
     """NaN where a cell of X is missing, whatever its column has for that, and 0 elsewhere."""
-    missing = [is_blank(cells.values) for cells in read_columns(X)]
+    missing = [is_blank(cells.values) for cells in read_columns(received(X))]
     return np.where(np.column_stack(missing), np.nan, 0.0)

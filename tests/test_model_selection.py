@@ -34,6 +34,7 @@ from threadpoolctl import threadpool_info
 
 from skvae import ConditionalVAE, VAETransformer, _fitting, impute
 from skvae import model_selection as together
+from skvae._deferred import _key
 from skvae._fitting import Request
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV, RandomizedSearchCV
@@ -772,3 +773,11 @@ def test_tensors_stay_tensors(data, monkeypatch, n_jobs):
         theirs = model_selection.GridSearchCV(*arguments, cv=3).fit(X)
     assert np.isfinite(ours.cv_results_["mean_test_score"]).all()
     assert_same_search(ours, theirs)
+
+
+def test_a_device_of_torch_is_the_same_in_another_process():
+    """Its state holds a string: answered fits were trained again there, each alone."""
+    here = VAETransformer(device=torch.device("cpu"))
+    there = pickle.loads(pickle.dumps(here))
+    keys = {_key(Request(model, np.zeros((2, 2)), None, None, None)) for model in (here, there)}
+    assert len(keys) == 1

@@ -1,18 +1,21 @@
 """Where z is drawn from: log p(x) is right however poor the encoder is."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from test_linear import solution, table, vae_of, with_exact_posterior
 from torch.nn import functional
 
 from skvae import VAETransformer
 from skvae._base import fixed_normals
 from skvae._inference import elbo_terms, scores
-from skvae._likelihoods import LIKELIHOODS
+from skvae._likelihoods import LIKELIHOODS, VARIANCE_FLOOR
 from skvae._vae import VAE, Architecture, log_prob_observed
 
 NO_CONDITION = torch.empty(10_000, 0, dtype=torch.float64)
@@ -79,13 +82,18 @@ def test_log_p_is_the_integral_over_z(name):
     assert np.median(found.effective_sample_size) > 300
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_draws_about_the_mode_count():
+@pytest.fixture(scope="module")
+def digits():
+    """A model of most of them, and the rest."""
+    X = load_digits().data + 0.3 * np.random.default_rng(0).normal(size=(1797, 64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return VAETransformer(16, max_iter=40, random_state=0).fit(X[:1200]), X[1200:]
+
+
+def test_draws_about_the_mode_count(digits):
     """Of 16 components q(z|x) has no correlations, and few draws of it are where they should."""
-    rng = np.random.default_rng(0)
-    X = load_digits().data + 0.3 * rng.normal(size=(1797, 64))
-    model = VAETransformer(16, max_iter=40, random_state=0).fit(X[:1200])
-    rows = X[1200:1300]
+    model, rows = digits[0], digits[1][:100]
     few, many = (model.score_samples(rows, n_draws=n) for n in (128, 4096))
     assert np.abs(few - many).mean() < 0.1
     columns, vae = model._fitted.columns, model.to_torch().double()
@@ -102,8 +110,62 @@ def test_no_row_is_worse_off_by_more_than_half_of_its_draws():
     with torch.no_grad():
         x = vae.decode(z[None, None], NO_CONDITION[None, :200]).sample(generator)[0, 0]
     both = scored(vae, x, 2048).log_likelihood
-    alone = scored(vae, x, 512, only_holes=True).log_likelihood  # as many as are from q
+    alone = scored(vae, x, 1024, only_holes=True).log_likelihood  # as many as are from q
     assert (both - alone).min() > -np.log(4)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_modes_that_are_far_are_found(likelihood):
+    """Where means are exponentials a step may be a thousand times too long."""
+    a = Architecture(20, 4, 0, (16,), likelihood=likelihood)
+    generator = torch.Generator().manual_seed(2)
+    vae = VAE(a).double()
+    for name, parameter in vae.named_parameters():
+        if name.startswith("decoder"):
+            parameter.data = 0.6 * torch.randn(parameter.shape, generator=generator).double()
+    vae.dispersion.data.fill_(-2.0)
+    z = torch.randn(200, 4, generator=generator).double()
+    with torch.no_grad():
+        p = vae.decode(z[None, None], NO_CONDITION[None, :200])
+        counts = p.sample(generator)[0, 0]
+        at_z = p.log_prob(counts).sum(-1)[0, 0]
+    found = scored(vae, torch.cat((counts, counts.log1p()), 1), 256)
+    assert counts.max() > 1000
+    assert found.log_likelihood.min() > at_z.min() - 50
+    assert (found.effective_sample_size > 5).double().mean() > 0.98
+
+
+def test_float32_rows_depend_on_themselves_alone(digits):
+    """Rounding decides on no step of the search for a mode."""
+    model, rows = digits[0], (4 * digits[1][:300]).astype(np.float32)  # far from all that was seen
+    single = np.concatenate([model.score_samples(row[None]) for row in rows])
+    np.testing.assert_allclose(single, model.score_samples(rows), rtol=1e-5, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_draws", range(1, 8))
+def test_few_draws_are_shared_as_many_are(n_draws):
+    fit, *model = solution("factor_analysis", "wine", 2)
+    vae = vae_of(with_exact_posterior(fit.mean_, *model[-2:]))
+    x = torch.from_numpy(table("wine"))
+    found = scored(vae, x, n_draws)
+    # All parts are the posterior: any share of them gives log p(x).
+    np.testing.assert_allclose(found.log_likelihood, fit.score_samples(table("wine")), atol=1e-4)
+
+
+def test_holes_that_leave_a_second_mode():
+    """x = (|z|, z) of which the first is there, and an encoder that is sure of one z."""
+    model = VAE(Architecture(2, 1, 0, (2,), activation="relu", sees_mask=True)).double()
+    with torch.no_grad():
+        model.encoder.linear.bias.view(-1).copy_(torch.tensor([1.2, np.log(0.1)]))
+        model.decoder.linear.weight.view(-1)[1] = 1
+        model.decoder.hidden[0].weight.copy_(torch.tensor([[[1.0, -1.0]]]))
+        model.decoder.head.weight.view(2, 2)[:, 0] = 1
+        model.dispersion.fill_(np.log(0.01))
+    row = torch.tensor([[1.2, 0, 1, 0]]).double()
+    z = np.linspace(-6, 6, 100_001)
+    density = stats.norm.pdf(z) * stats.norm.pdf(1.2, np.abs(z), np.sqrt(0.01 + VARIANCE_FLOOR))
+    found = scored(model, row, 1024).log_likelihood.item()
+    assert found == pytest.approx(np.log(density.sum() * (z[1] - z[0])), abs=0.2)
 
 
 def test_the_bound_is_by_draws_from_q_alone():

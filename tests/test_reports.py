@@ -599,6 +599,8 @@ def test_a_constant_column_that_varies_later_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.partial_fit(first)
+        tenths = np.column_stack([X, np.full(60, 0.1)])
+        VAETransformer(**SMALL).partial_fit(tenths.astype(np.float32)).partial_fit(tenths)
     with pytest.warns(UserWarning, match=r"X\[:, 4\] had one value") as caught:
         model.partial_fit(later)
     assert caught[0].filename == __file__
@@ -629,6 +631,18 @@ def test_what_is_masked_is_missing():
     assert (model.impute(masked) > -100).all()
     whole = np.ma.array(np.arange(240).reshape(60, 4), mask=X > 1)
     assert np.isfinite(VAETransformer(**SMALL).fit(whole).impute(whole)).all()
+    completed = VAEImputer(VAETransformer(**SMALL), add_indicator=True).fit_transform(whole)
+    assert completed.shape[1] == 4 + (X > 1).any(0).sum()
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_masked_strings_are_missing(dtype):
+    mask = np.zeros((60, 2), bool)
+    mask[3, 0] = True
+    table = np.ma.array(np.array([["x", "p"]] * 30 + [["y", "q"]] * 30, dtype), mask=mask)
+    model = VAETransformer(**SMALL, likelihood="auto").fit(table)
+    assert model.impute(table)[3, 0] in ("x", "y")
+    assert set(model.sample(50)[:, 0]) <= {"x", "y"}
 
 
 def test_a_field_of_records():
