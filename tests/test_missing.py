@@ -188,23 +188,31 @@ def test_a_row_depends_on_itself_alone(dtype):
         np.testing.assert_allclose(complete, whole[[0]], rtol=tolerance, atol=tolerance)
 
 
-def test_what_is_observed_may_have_two_modes():
-    """x = (|z|, z) with little noise, of which only the first is there: z is one of two."""
+def folded():
+    """x = (|z|, z) with little noise, a row of which the first is there, and its log density.
+
+    The encoder says N(0, 1) to all.
+    """
     model = VAE(Architecture(2, 1, 0, (2,), activation="relu", sees_mask=True)).double()
-    decoder = model.decoder
     with torch.no_grad():
-        decoder.linear.weight.view(-1)[1] = 1
-        decoder.hidden[0].weight.copy_(torch.tensor([[[1.0, -1.0]]]))
-        decoder.head.weight.view(2, 2)[:, 0] = 1
+        model.decoder.linear.weight.view(-1)[1] = 1
+        model.decoder.hidden[0].weight.copy_(torch.tensor([[[1.0, -1.0]]]))
+        model.decoder.head.weight.view(2, 2)[:, 0] = 1
         model.dispersion.fill_(np.log(0.01))
-    row = torch.tensor([[1.2, 0, 1, 0]]).double()  # the encoder says N(0, 1)
-    noise = fixed_normals(512, 1)
-    mean = expected(model, row, row[:, :0], noise, lambda p: p.mean)
+    row = torch.tensor([[1.2, 0, 1, 0]]).double()
     z = np.linspace(-6, 6, 100_001)
     density = stats.norm.pdf(z) * stats.norm.pdf(1.2, np.abs(z), np.sqrt(0.01 + VARIANCE_FLOOR))
+    return model, row, np.log(density.sum() * (z[1] - z[0]))
+
+
+def test_what_is_observed_may_have_two_modes():
+    """z is one of two."""
+    model, row, log_density = folded()
+    noise = fixed_normals(512, 1)
+    mean = expected(model, row, row[:, :0], noise, lambda p: p.mean)
     assert abs(mean[0, 1]) < 0.2  # not 1.2 or -1.2
     found = scores(model, row, row[:, :0], noise).log_likelihood.item()
-    assert found == pytest.approx(np.log(density.sum() * (z[1] - z[0])), abs=0.1)
+    assert found == pytest.approx(log_density, abs=0.1)
 
 
 def test_how_long_others_take_is_no_row_s_concern():
