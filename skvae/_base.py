@@ -386,10 +386,9 @@ class BaseVAE(
         vars(self).update(history)
         self._set_condition(job.request.source)
         # A linear start is a model already; random networks are none.
-        is_random = job.previous is None and self._starts.methods(best.model.architecture) == (
-            "random",
-        )
-        is_random = is_random and best.model.architecture.n_features > 0
+        architecture = best.model.architecture
+        is_random = job.previous is None and self._starts.methods(architecture) == ("random",)
+        is_random = is_random and architecture.n_features > 0
         is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
         is_interrupted = interrupt is not None
         return list(
@@ -991,10 +990,10 @@ def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[T
 
 def _history(best: Trained, job: Job) -> dict[str, Any]:
     """The bounds of all epochs, in the units of X."""
-    log_jacobian = job.mean_log_jacobian(is_validation=False)
+    log_jacobian = job.training_log_jacobian
     loss_curve = [-(bound + log_jacobian) for bound in best.training_bounds]
     if best.has_validation:
-        log_jacobian = job.mean_log_jacobian(is_validation=True)
+        log_jacobian = job.validation_log_jacobian
     has_validation = best.has_validation and math.isfinite(best.bound)
     return {
         "n_iter_": max(1, len(best.training_bounds)),

@@ -18,7 +18,6 @@ class Epochs:
     def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
         self._estimator, self._context, self._data = estimator, context, {"X": X, "y": y}
         self._n_epochs = 0
-        self._log_jacobian: float | None = None
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
         n_epochs = max(len(watch.training_bounds) for watch in training.watches)
@@ -51,10 +50,11 @@ class Epochs:
         if self._n_epochs % every and running:
             return
         best = max(watches, key=lambda watch: watch.bound)
-        if self._log_jacobian is None:
-            self._log_jacobian = job.mean_log_jacobian(is_validation=best.has_validation)
-        bound = best.bound + self._log_jacobian
-        kind = "validation" if best.has_validation else "training"
+        if best.has_validation:
+            kind, log_jacobian = "validation", job.validation_log_jacobian
+        else:
+            kind, log_jacobian = "training", job.training_log_jacobian
+        bound = best.bound + log_jacobian
         print(
             f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}: best {kind} bound "
             f"{bound:.3f} nats, {len(running)} of {len(watches)} starts running"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -77,10 +77,16 @@ class Job:
     table: tuple[Rows, Tensor] | None = None  # x and c of all that are packed with it
     first: int = 0  # where its own begin there
 
-    def mean_log_jacobian(self, *, is_validation: bool) -> float:
-        """What turns a mean of the model's densities into one of X's, for either rows."""
-        rows = self.validation_rows if is_validation else self.rows
-        return self.columns.mean_log_jacobian(Chosen(self.x, rows))
+    # What turns a mean of the model's densities into one of X's. It may go over all rows, and
+    # callbacks and lines of progress ask for it again and again.
+
+    @cached_property
+    def training_log_jacobian(self) -> float:
+        return self.columns.mean_log_jacobian(Chosen(self.x, self.rows))
+
+    @cached_property
+    def validation_log_jacobian(self) -> float:
+        return self.columns.mean_log_jacobian(Chosen(self.x, self.validation_rows))
 
 
 class Outcome(NamedTuple):
@@ -210,7 +216,7 @@ def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
     outcomes = []
     for job, of_job in zip(jobs, results, strict=True):
         estimator = job.request.estimator
-        with _threads([job.run], how):
+        with _threads_for([job.run], how):
             messages = estimator._conclude(job, of_job, interrupt)
         outcomes.append((job, Outcome(estimator, messages, interrupt=interrupt)))
     return outcomes
@@ -220,7 +226,7 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
     """The results of every job's runs, also where the user has had enough of a lone fit."""
     assert jobs[0].table is not None
     interrupt = None
-    with _threads([job.run for job in jobs for _ in job.seeds], how):
+    with _threads_for([job.run for job in jobs for _ in job.seeds], how):
         runs = [
             _moved(run, job.first)
             for job in jobs
@@ -309,7 +315,7 @@ def fits(rows: Rows) -> bool:
     return n_bytes <= _SHARE_OF_MEMORY * free_bytes(rows.device)
 
 
-def _threads(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:
+def _threads_for(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:
     """One thread for small models and beside others, as many as there are for large ones."""
     operations = sum(
         run.batch_size * run.n_importance_samples * n_parameters(run.model.architecture)

@@ -528,9 +528,7 @@ def _beyond_stirling(x: Tensor) -> Tensor:
     """
     t = 1 / (x + 7)
     square, linear = t * t, 1 - 7 * t
-    series = torch.zeros_like(t)
-    for coefficient in _STIRLING:
-        series = series * square + coefficient
+    series = _polynomial(_STIRLING, square)
     steps = (linear + 6 * square) * (linear + 10 * square) * (linear + 12 * square)
     far = x * (7 / x.clamp(min=_TINY)).log1p() - 7
     return far + 0.5 * (LOG_2PI - (t * steps * steps).log()) + t * series
@@ -543,10 +541,16 @@ def _digamma_beyond_log(x: Tensor) -> Tensor:
     """
     t = 1 / x.clamp(min=7)
     square = t * t
-    series = torch.zeros_like(t)
-    for coefficient in _DIGAMMA:
-        series = series * square + coefficient
+    series = _polynomial(_DIGAMMA, square)
     return torch.where(x < 7, torch.digamma(x) - x.log(), -t / 2 - square * series)
+
+
+def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """By Horner's rule, the coefficient of the highest power first."""
+    value = torch.zeros_like(x)
+    for coefficient in coefficients:
+        value = value * x + coefficient
+    return value
 
 
 def _log_1p(value: Tensor) -> Tensor:

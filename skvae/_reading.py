@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.utils import check_array
@@ -53,12 +52,8 @@ class ReadsX:
 
         Or as sparse rows, which have all their cells.
         """
-        if issparse(X) and (cells := X.tocsr().data).dtype.kind == "f" and np.isnan(cells).any():
-            raise ValueError(
-                "X is sparse and has missing cells (NaN), which need a dense X: X.toarray()."
-            )
         X = without_na(X)
-        with self._places_strings(X):
+        with self._explains(X):
             X = validate_data(
                 self,
                 X,
@@ -73,14 +68,18 @@ class ReadsX:
         return X
 
     @contextlib.contextmanager
-    def _places_strings(self, X: Any) -> Iterator[None]:
-        """Say of a string that is no number where it stands, and what takes strings.
+    def _explains(self, X: Any) -> Iterator[None]:
+        """Say where a string stands that is no number and what takes it; and what takes NaN.
 
         X has the columns that are modelled.
         """
         try:
             yield
         except ValueError as error:
+            if issparse(X) and "contains NaN" in str(error):
+                raise ValueError(
+                    "X is sparse and has missing cells (NaN), which need a dense X: X.toarray()."
+                ) from None
             found = first_string(X) if str(error).startswith("could not convert string") else None
             if found is None:
                 raise
@@ -148,7 +147,7 @@ class ReadsX:
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
         X = without_na(X)
-        with self._places_strings(X):
+        with self._explains(X):
             X = check_array(
                 X,
                 dtype=float_dtypes(X),
