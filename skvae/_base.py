@@ -90,6 +90,11 @@ _LEAST_VARIANCE = 1e-5
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
+# Of batch_size="auto": an epoch of fewer steps leads so little further that early stopping, which
+# counts epochs, ends the training before it is done.
+_STEPS_AN_EPOCH = 32
+_MIN_BATCH_SIZE, _MAX_BATCH_SIZE = 16, 128
+
 #: Draws for p(c|x) where it only weights the labels of a mixture.
 N_DRAWS_LABELS = 32
 
@@ -144,7 +149,7 @@ class BaseVAE(
         "alpha": [Interval(Real, 0, None, closed="left")],
         "learning_rate": [StrOptions({"adaptive", "cosine", "constant"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -172,7 +177,7 @@ class BaseVAE(
     alpha: float
     learning_rate: Literal["adaptive", "cosine", "constant"]
     learning_rate_init: float
-    batch_size: int
+    batch_size: Literal["auto"] | int
     max_iter: int
     early_stopping: bool
     validation_fraction: float
@@ -427,8 +432,7 @@ class BaseVAE(
             rows=rows,
             validation_rows=validation_rows,
             seed=0,
-            # Twice the rows there are at most: a batch of millions of copies serves nobody.
-            batch_size=min(int(self.batch_size), 2 ** math.ceil(math.log2(len(rows)))),
+            batch_size=self._rows_a_step(len(rows), is_partial),
             n_importance_samples=int(self.n_importance_samples),
             beta=float(self.beta),
             learning_rate=float(self.learning_rate_init),
@@ -440,6 +444,17 @@ class BaseVAE(
             tol=float(self.tol),
             binarise=is_uncertain,
         )
+
+    def _rows_a_step(self, n_rows: int, is_partial: bool) -> int:
+        if self.batch_size != "auto":
+            size = int(self.batch_size)
+        elif is_partial:  # a piece of the rows does not tell how many there are
+            size = _MAX_BATCH_SIZE
+        else:
+            wanted = 2 ** math.ceil(math.log2(n_rows / _STEPS_AN_EPOCH))
+            size = min(max(wanted, _MIN_BATCH_SIZE), _MAX_BATCH_SIZE)
+        # Twice the rows there are at most: a batch of millions of copies serves nobody.
+        return min(size, 2 ** math.ceil(math.log2(n_rows)))
 
     def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
         """What was trained, and how much each component tells."""

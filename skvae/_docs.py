@@ -126,16 +126,20 @@ PARAMETERS = """\
     learning_rate_init : float, default=1e-3
         Initial learning rate of Adam.
 
-    batch_size : int, default=128
-        Number of rows in each training step.
+    batch_size : "auto" or int, default="auto"
+        Number of rows in each training step. "auto" is the power of two from 16 to 128
+        with which an epoch has about 32 steps (128 from some 2,000 rows on), and in
+        `partial_fit` 128.
 
     max_iter : int, default=500
         Maximum number of epochs, i.e. passes over the training rows.
 
     early_stopping : bool, default=True
         Hold out `validation_fraction` of the rows, stop when the bound on them has not
-        improved by more than `tol` for `n_iter_no_change` epochs, and keep the best
-        weights. If False, train on all rows for all `max_iter` epochs and keep the last
+        improved by more than `tol` for `n_iter_no_change` epochs, and go back to the best
+        weights; these are trained on all rows, those held out included, for at most
+        `n_iter_no_change` epochs more (within `max_iter`, and no more than it took to
+        find them). If False, train on all rows for all `max_iter` epochs and keep the last
         weights; unlike in `MLPClassifier` the training loss then stops nothing, and
         `tol` and `n_iter_no_change` govern only ``learning_rate="adaptive"`` and the
         convergence warning. Fits with fewer than 20 rows hold none out, and are trained
@@ -144,7 +148,7 @@ PARAMETERS = """\
     validation_fraction : float, default=0.1
         Fraction of rows held out for validation.
 
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=30
         Number of epochs without improvement after which early stopping ends training.
 
     tol : float, default=1e-3
@@ -199,10 +203,11 @@ ATTRIBUTES = """\
         set if all columns that vary are bernoulli.
 
     n_iter_ : int
-        Number of epochs run by the start that was kept.
+        Number of epochs run by the start that was kept, up to early stopping; those on all
+        rows after it are not counted.
 
     loss_curve_ : list of float
-        Negative training bound of each epoch, in nats per row and in the units of X. With
+        Negative training bound of each of these, in nats per row and in the units of X. With
         `beta` != 1 the bound includes `beta`, and is then not comparable with `score`.
 
     validation_scores_ : list of float
@@ -210,8 +215,8 @@ ATTRIBUTES = """\
         validation rows.
 
     best_validation_score_ : float or None
-        Validation bound of the weights that were kept; at least that of the start. None
-        without validation rows.
+        Best validation bound: that of the weights that early stopping went back to, at
+        least that of the start. None without validation rows.
 
     device_ : str
         Device on which the model was trained and is stored.

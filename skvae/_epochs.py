@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skvae._fitting import Job
+from skvae._fitting import Job, OnAllRows
 from skvae._training import Training
 
 
@@ -18,9 +18,13 @@ class Epochs:
     def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
         self._estimator, self._context, self._data = estimator, context, {"X": X, "y": y}
         self._n_epochs = 0
+        self._n_before = 0  # of the training before the one on all rows
+        self._training: Training | None = None
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
-        n_epochs = max(len(watch.training_bounds) for watch in training.watches)
+        if training is not self._training:
+            self._training, self._n_before = training, self._n_epochs
+        n_epochs = self._n_before + max(len(watch.training_bounds) for watch in training.watches)
         if n_epochs == self._n_epochs:  # before the first, or another start went on alone
             return
         self._n_epochs = n_epochs
@@ -49,6 +53,10 @@ class Epochs:
         running = [watch for watch in watches if not watch.is_finished]
         if self._n_epochs % every and running:
             return
+        line = f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}"
+        if isinstance(training, OnAllRows):
+            print(f"{line}: on all rows, those for validation included")
+            return
         best = max(watches, key=lambda watch: watch.bound)
         if best.has_validation:
             kind, log_jacobian = "validation", job.validation_log_jacobian
@@ -56,6 +64,6 @@ class Epochs:
             kind, log_jacobian = "training", job.training_log_jacobian
         bound = best.bound + log_jacobian
         print(
-            f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}: best {kind} bound "
-            f"{bound:.3f} nats, {len(running)} of {len(watches)} starts running"
+            f"{line}: best {kind} bound {bound:.3f} nats, "
+            f"{len(running)} of {len(watches)} starts running"
         )

@@ -234,20 +234,62 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
         ]
         training = Training(runs, *jobs[0].table)
         try:
-            if how.report is not None:
-                how.report(jobs, training)
-            for watches in training.rounds():
-                if how.stop.is_set():
-                    raise KeyboardInterrupt
+            for watches in _rounds(training, jobs, how):
                 _give_up(jobs, watches)
-                if how.report is not None:
-                    how.report(jobs, training)
+            training = OnAllRows(training, jobs)
+            for _ in _rounds(training, training.jobs, how):
+                pass
         except KeyboardInterrupt as caught:
             if not how.is_lone:
                 raise
             interrupt = caught
         results = _by_job(jobs, training.results())
     return results, interrupt
+
+
+class OnAllRows(Training):
+    """Where early stopping ended the training, its best goes on for some epochs with all rows.
+
+    Rows that were held out to know when to stop are as good to learn from as any. Results are
+    those of the training before, with the weights that this one leads to.
+    """
+
+    def __init__(self, before: Training, jobs: Sequence[Job]) -> None:
+        self._before = before.results()
+        self.jobs: list[Job] = []  # those that go on
+        self._places: list[int] = []  # of their runs among the results
+        runs = []
+        n_before = 0
+        for job, own in zip(jobs, _by_job(jobs, self._before), strict=True):
+            best = job.request.estimator._starts.best(own)
+            n_left = job.run.max_iter - max(len(result.training_bounds) for result in own)
+            if best.final_run is not None and n_left:
+                n_rounds = min(best.final_run.max_iter, n_left)
+                runs.append(replace(best.final_run, max_iter=n_rounds))
+                self._places += [n_before + i for i, one in enumerate(own) if one is best]
+                self.jobs.append(job)
+            n_before += len(own)
+        assert jobs[0].table is not None
+        super().__init__(runs, *jobs[0].table)
+
+    def results(self) -> list[Trained]:
+        results = list(self._before)
+        for place, last in zip(self._places, super().results(), strict=True):
+            if last.is_finite:
+                results[place] = results[place]._replace(model=last.model, optimizer=last.optimizer)
+        return results
+
+
+def _rounds(training: Training, jobs: Sequence[Job], how: _How) -> Iterator[Sequence[Watch]]:
+    """Train and report, unless there is nothing to train."""
+    if how.report is not None and training.watches:
+        how.report(jobs, training)
+    for watches in training.rounds():
+        if how.stop.is_set():
+            raise KeyboardInterrupt
+        yield watches
+        if how.report is not None:
+            how.report(jobs, training)
 
 
 def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:

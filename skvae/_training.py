@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ class Trained(NamedTuple):
     has_validation: bool
     is_finite: bool  # False: a NaN or an infinity cut the training short
     is_improving: bool  # at the last round
+    final_run: Run | None  # what goes on with all rows, where early stopping ended the training
 
     def reorder(self, order: Tensor) -> Trained:
         """The same with the components in this order, Adam's moments included."""
@@ -131,6 +133,9 @@ class Watch:
         self._factor = 1.0
         self._reference = -math.inf  # what an improvement is measured from
         self._n_idle = 0  # rounds since the last one
+        # Rounds until the weights that are kept, and the learning rate that led to them.
+        self._kept_at = 0, run.learning_rate
+        self._is_stuck = False
         self._has_started = False
         self.has_validation = len(run.validation_rows) > 0
 
@@ -158,12 +163,13 @@ class Watch:
         keep = bound > self.bound if self.has_validation else True
         if keep:
             self.bound = bound
+            self._kept_at = len(self.training_bounds), self.learning_rate
         if bound > self._reference + self.run.tol:
             self._reference, self._n_idle = bound, 0
         else:
             self._n_idle += 1
-        is_stuck = self.has_validation and self._n_idle >= self.run.n_iter_no_change
-        self.is_finished = is_stuck or len(self.training_bounds) >= self.run.max_iter
+        self._is_stuck = self.has_validation and self._n_idle >= self.run.n_iter_no_change
+        self.is_finished = self._is_stuck or len(self.training_bounds) >= self.run.max_iter
         self.learning_rate = self._scheduled()
         return keep
 
@@ -199,9 +205,11 @@ class Watch:
         return bool(gain > max(n * self.run.tol, 2 * noise))
 
     def trained(self) -> Trained:
+        model = from_state(self.run.model.architecture, self.best["weights"])
+        optimizer = {name: part for name, part in self.best.items() if name != "weights"}
         return Trained(
-            from_state(self.run.model.architecture, self.best["weights"]),
-            {name: part for name, part in self.best.items() if name != "weights"},
+            model,
+            optimizer,
             self.training_bounds,
             self.validation_bounds,
             self.bound,
@@ -209,6 +217,29 @@ class Watch:
             self.has_validation,
             self.is_finite,
             self.is_improving,
+            self._final_run(model, optimizer),
+        )
+
+    def _final_run(self, model: VAE, optimizer: AdamState) -> Run | None:
+        """From the weights that are kept on, with the rows for validation among the others.
+
+        At the rate that found them, and for no longer than that took: weights found within a
+        few rounds, after which the bound fell, would soon be worse. A start that was never
+        surpassed stays what it is.
+        """
+        n_rounds, learning_rate = self._kept_at
+        if not self._is_stuck or not n_rounds:
+            return None
+        return replace(
+            self.run,
+            model=model,
+            optimizer=optimizer,
+            rows=torch.cat((self.run.rows, self.run.validation_rows)).sort()[0],
+            validation_rows=self.run.validation_rows[:0],
+            seed=self.run.seed + 1,  # not the noise of before once more
+            learning_rate=learning_rate,
+            schedule="constant",
+            max_iter=min(self.run.n_iter_no_change, n_rounds),
         )
 
 

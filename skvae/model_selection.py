@@ -28,7 +28,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skvae._deferred import Deferrable, FitCache, FitQueue, TaskCaches, hashed
 from skvae._docs import LinksToDocs
-from skvae._fitting import Job, Outcome, Request, fit_together
+from skvae._fitting import Job, OnAllRows, Outcome, Request, fit_together
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
 from skvae._training import Training
 
@@ -586,8 +586,9 @@ class _Teller:
         watches = training.watches
         if training not in self._begun:
             self._begun[training] = time.perf_counter()
+            where = " on all rows" if isinstance(training, OnAllRows) else ""
             print(
-                f"[{self._name}] training {len(jobs)} fits, {len(watches)} models, at once "
+                f"[{self._name}] training {len(jobs)} fits{where}, {len(watches)} models, at once "
                 f"on {jobs[0].x.device}"
             )
         elif all(watch.is_finished for watch in watches):

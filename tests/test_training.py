@@ -86,7 +86,7 @@ def assert_same(one, other, tolerance):
     histories = [(t.training_bounds, t.validation_bounds, t.bound) for t in (one, other)]
     for ours, theirs in zip(*histories, strict=True):
         np.testing.assert_allclose(ours, theirs, **close)
-    assert one[-2:] == other[-2:]
+    assert (one.is_finite, one.is_improving) == (other.is_finite, other.is_improving)
 
 
 def assert_together_is_alone(runs, x, c, tolerance=1e-10):
@@ -230,6 +230,40 @@ def test_early_stopping_keeps_the_best_weights(n_draws):
             reference, last = bound, i
     assert len(history) == last + 1 + run.n_iter_no_change
     assert not trained.is_improving
+
+
+def test_the_best_weights_may_go_on_with_all_rows():
+    run = run_of(lone(hidden=(32,)), learning_rate=3e-2, max_iter=500)
+    trained = train([run], X, NOTHING)[0]
+    final = trained.final_run
+    n_rounds = 1 + trained.validation_bounds.index(trained.bound)
+    assert final.rows.tolist() == sorted([*run.rows.tolist(), *run.validation_rows.tolist()])
+    assert not len(final.validation_rows)
+    rates = [run.learning_rate, *learning_rates(run)]
+    assert (final.learning_rate, final.schedule) == (rates[n_rounds - 1], "constant")
+    assert final.learning_rate < run.learning_rate  # or the line before would say nothing
+    assert final.max_iter == min(run.n_iter_no_change, n_rounds)
+    assert final.seed != run.seed
+    last = train([final], X, NOTHING)[0]
+    assert last.final_run is None
+    # Adam went on too.
+    n_steps = n_rounds * run.n_steps + final.max_iter * final.n_steps
+    assert last.optimizer["n_steps"]["n_steps"].item() == n_steps
+    # A run of few rounds has few after it.
+    keywords = {"learning_rate": 6e-2, "schedule": "constant", "n_iter_no_change": 90}
+    early = train([run_of(lone(hidden=(32,)), 2, max_iter=500, **keywords)], X, NOTHING)[0]
+    n_rounds = 1 + early.validation_bounds.index(early.bound)
+    assert n_rounds < 90
+    assert early.final_run.max_iter == n_rounds
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"n_validation": 0}, {"max_iter": 3}, {"learning_rate": 100.0}],
+    ids=["without validation", "out of rounds", "the start was the best"],
+)
+def test_who_does_not_go_on(keywords):
+    assert train([run_of(lone(), **keywords)], X, NOTHING)[0].final_run is None
 
 
 def test_the_start_counts():

@@ -120,6 +120,18 @@ def test_going_on_improves_and_keeps_order_and_scales(go_on):
     assert (warm._fitted.columns.shift == shift).all()
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "size", "of_a_piece"),
+    [(1, 1, 1), (5, 8, 8), (100, 16, 128), (512, 16, 128), (513, 32, 128), (2048, 64, 128),
+     (2049, 128, 128), (10**6, 128, 128)],
+)  # fmt: skip
+def test_small_tables_have_small_batches(n_rows, size, of_a_piece):
+    """32 steps an epoch, where that can be; a piece does not say how long the table is."""
+    assert VAETransformer()._rows_a_step(n_rows, is_partial=False) == size
+    assert VAETransformer()._rows_a_step(n_rows, is_partial=True) == of_a_piece
+    assert VAETransformer(batch_size=7)._rows_a_step(n_rows, is_partial=False) == min(size, 7)
+
+
 def test_interrupt_keeps_the_best_weights(ctrl_c_in_the_fourth_epoch):
     """Ctrl-C after three epochs: fitted, a warning, and the KeyboardInterrupt goes on."""
     model = VAETransformer(**SMALL)
@@ -272,7 +284,8 @@ def test_a_start_that_cannot_be_chosen_any_more_is_given_up(monkeypatch):
 
     def counted(self):
         yield from plain(self)
-        rounds.append([len(watch.training_bounds) for watch in self.watches])
+        if not isinstance(self, _fitting.OnAllRows):
+            rounds.append([len(watch.training_bounds) for watch in self.watches])
 
     monkeypatch.setattr(Training, "rounds", counted)
     vae = VAETransformer(2, hidden_layer_sizes=(16,), random_state=0).fit(X)
