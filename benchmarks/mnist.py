@@ -46,6 +46,7 @@ from skvae import VAETransformer
 GREY_LEVELS = 256
 N_CLASSIFIER_ROWS = 10_000
 SEED = 0
+BATCH_SIZE = 128
 
 
 class Images(NamedTuple):
@@ -131,6 +132,7 @@ def measure(is_binary: bool, arguments: argparse.Namespace) -> Report:
         likelihood="bernoulli" if is_binary else "gaussian",
         noise_variance=arguments.noise_variance,
         hidden_layer_sizes=tuple(arguments.hidden_layer_sizes),
+        batch_size=BATCH_SIZE,
         max_iter=arguments.max_iter,
         init=arguments.init,
         device=arguments.device,

@@ -22,7 +22,9 @@ fit, s
 
 Measurements are added to a file of JSON lines (--results), one for each table, number of
 components, split and model. What is there is not measured again, so that a run may be stopped
-and the other models need to run but once. Parameters (--set) and a label (--label, for another
+and the other models need to run but once. What they came to is kept beside this file, in
+quality_others.jsonl, seconds included, which are of the machine that measured them; without that
+file all models are measured. Parameters (--set) and a label (--label, for another
 state of the code) are part of our model's name, and the report compares the one that is asked
 for with all others in the file.
 """
@@ -55,6 +57,7 @@ from skvae import VAETransformer
 POINTS = -1.0
 STANDARD_ERRORS = -2.0
 OURS = "VAETransformer"
+OTHERS = Path(__file__).with_name("quality_others.jsonl")
 LINEAR = ("PCA", "FactorAnalysis")
 
 BASELINES: dict[str, Callable[..., Any]] = {
@@ -368,7 +371,7 @@ def main() -> None:
     settings = dict(arguments.set)
     VAETransformer().set_params(**settings)  # a wrong name fails here and not in every task
     ours = name_of(settings, arguments.label)
-    measurements = Measurements(arguments.results, Task)
+    measurements = Measurements(arguments.results, Task, OTHERS)
     if not arguments.report:
         work = partial(measure, folder=arguments.data, settings=settings)
         measure_all(make_tasks(arguments, ours), work, measurements, arguments.jobs)

@@ -26,15 +26,16 @@ class Measurements:
     """Rows in a file of JSON lines, one for each task.
 
     A row has the fields of its task and those of what was measured, or "error". Of two rows
-    of one task the later counts. A task that ended in an error is not done.
+    of one task the later counts. A task that ended in an error is not done. Files of `known` rows
+    are read before, and never written to.
     """
 
-    def __init__(self, path: Path, task_type: type[Any]):
+    def __init__(self, path: Path, task_type: type[Any], *known: Path):
         self.path = path
         self.task_type = task_type
         self._rows: dict[Any, dict[str, Any]] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+        for file in filter(Path.exists, (*known, path)):
+            for line in file.read_text(encoding="utf-8").splitlines():
                 self._keep(json.loads(line))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

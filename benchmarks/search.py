@@ -16,7 +16,8 @@ training
 What skorch trains has the hidden layers, the activation, the batch size, Adam's rate and the beta
 of ours. Our fits end early, so its epochs are taken from them: for a candidate of the search the
 mean over the folds, rounded, of the epochs (`n_iter_`) that ours took; in the part training those
-of the very fit. An epoch of skorch is all rows; of ours it is nine in ten, and a look at the rest.
+of the very fit. An epoch of skorch is all rows; of ours it is nine in ten, and a look at the rest;
+the epochs that ours then trains on all rows, 30 at most, skorch is spared.
 Of its candidates only --skorch-candidates are run, evenly spread over the grid, and the seconds are
 multiplied by the epochs of the whole search over the epochs that were run. So is what is trained
 one by one of the small models, of which --alone are run.
@@ -66,6 +67,7 @@ from skvae import VAETransformer
 from skvae._fitting import Request, fit_together
 
 SEED = 0
+BATCH_SIZE = 128  # of ours and of skorch's
 
 # Standard deviation of the noise, in grey levels of 0 to 16: whole numbers have no density.
 JITTER = 0.3
@@ -127,7 +129,7 @@ class SkorchTransformer(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: np.ndarray, y: Any = None) -> SkorchTransformer:
-        parameters = {"learning_rate_init": 1e-3, "batch_size": 128, "random_state": SEED}
+        parameters = {"learning_rate_init": 1e-3, "batch_size": BATCH_SIZE, "random_state": SEED}
         self.peer_ = SkorchVAE(**parameters, **self.get_params()).fit(X)
         self.n_iter_ = self.max_iter
         return self
@@ -146,7 +148,10 @@ def searched(
 ) -> dict[str, Any]:
     """A whole search over our estimator."""
     vae = VAETransformer(
-        hidden_layer_sizes=grid.hidden_layer_sizes, random_state=SEED, device=arguments.device
+        hidden_layer_sizes=grid.hidden_layer_sizes,
+        batch_size=BATCH_SIZE,
+        random_state=SEED,
+        device=arguments.device,
     )
     found = fitted_search(search, n_jobs, vae, grid.parameters("vae__"), grid, refit="accuracy")
     return {**found, "n_fits": grid.n_fits + 1}
@@ -278,7 +283,10 @@ def fits(grid: Grid, device: str) -> Iterator[tuple[VAETransformer, int, np.ndar
     X, y = digits()
     folds = list(StratifiedKFold(grid.n_folds).split(X, y))
     vae = VAETransformer(
-        hidden_layer_sizes=grid.hidden_layer_sizes, random_state=SEED, device=device
+        hidden_layer_sizes=grid.hidden_layer_sizes,
+        batch_size=BATCH_SIZE,
+        random_state=SEED,
+        device=device,
     )
     for params, (fold, (train, test)) in product(
         ParameterGrid(grid.parameters()), enumerate(folds)

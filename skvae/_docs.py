@@ -139,10 +139,11 @@ PARAMETERS = """\
         improved by more than `tol` for `n_iter_no_change` epochs, and go back to the best
         weights; these are trained on all rows, those held out included, for at most
         `n_iter_no_change` epochs more (within `max_iter`, and no more than it took to
-        find them). If False, train on all rows for all `max_iter` epochs and keep the last
-        weights; unlike in `MLPClassifier` the training loss then stops nothing, and
-        `tol` and `n_iter_no_change` govern only ``learning_rate="adaptive"`` and the
-        convergence warning. Fits with fewer than 20 rows hold none out, and are trained
+        find them; not with `warm_start`, as the next fit needs these rows). If False,
+        train on all rows for all `max_iter` epochs and keep the last weights; unlike in
+        `MLPClassifier` the training loss then stops nothing, and `tol` and
+        `n_iter_no_change` govern only ``learning_rate="adaptive"`` and the convergence
+        warning. Fits with fewer than 20 rows hold none out, and are trained
         as with False.
 
     validation_fraction : float, default=0.1

@@ -250,8 +250,9 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
 class OnAllRows(Training):
     """Where early stopping ended the training, its best goes on for some epochs with all rows.
 
-    Rows that were held out to know when to stop are as good to learn from as any. Results are
-    those of the training before, with the weights that this one leads to.
+    Rows that were held out to know when to stop are as good to learn from as any; but where
+    the next fit is to go on from this one they stay apart, as it has to know when to stop too.
+    Results are those of the training before, with the weights that this one leads to.
     """
 
     def __init__(self, before: Training, jobs: Sequence[Job]) -> None:
@@ -261,9 +262,10 @@ class OnAllRows(Training):
         runs = []
         n_before = 0
         for job, own in zip(jobs, _by_job(jobs, self._before), strict=True):
-            best = job.request.estimator._starts.best(own)
+            estimator = job.request.estimator
+            best = estimator._starts.best(own)
             n_left = job.run.max_iter - max(len(result.training_bounds) for result in own)
-            if best.final_run is not None and n_left:
+            if best.final_run is not None and n_left and not estimator.warm_start:
                 n_rounds = min(best.final_run.max_iter, n_left)
                 runs.append(replace(best.final_run, max_iter=n_rounds))
                 self._places += [n_before + i for i, one in enumerate(own) if one is best]

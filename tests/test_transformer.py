@@ -120,6 +120,27 @@ def test_going_on_improves_and_keeps_order_and_scales(go_on):
     assert (warm._fitted.columns.shift == shift).all()
 
 
+def test_a_fit_ends_with_all_rows_unless_another_is_to_go_on():
+    params = {"n_components": 2, "hidden_layer_sizes": (16,), "random_state": 0, "batch_size": 32}
+
+    def n_steps(model):
+        return int(model._fitted.optimizer["n_steps"]["n_steps"])
+
+    model = VAETransformer(**params).fit(X)
+    n_best = 1 + model.validation_scores_.index(model.best_validation_score_)
+    assert model.n_iter_ == len(model.loss_curve_) > n_best
+    # 12 steps an epoch of the 360 rows to train on, 13 of all 400.
+    assert n_steps(model) == 12 * n_best + 13 * min(30, n_best)
+    short = VAETransformer(**params, max_iter=model.n_iter_ + 2).fit(X)
+    assert n_steps(short) == 12 * n_best + 13 * 2
+    assert short.validation_scores_ == model.validation_scores_
+    warm = VAETransformer(**params, warm_start=True).fit(X)
+    assert n_steps(warm) == 12 * n_best
+    assert warm.validation_scores_ == model.validation_scores_
+    # With half the beta there is something to gain, by rows that it has not seen.
+    assert warm.set_params(beta=0.5).fit(X).n_iter_ > 30
+
+
 @pytest.mark.parametrize(
     ("n_rows", "size", "of_a_piece"),
     [(1, 1, 1), (5, 8, 8), (100, 16, 128), (512, 16, 128), (513, 32, 128), (2048, 64, 128),
