@@ -153,9 +153,9 @@ def measure(is_binary: bool, arguments: argparse.Namespace) -> Report:
     memory.append(f"{peak_gib():.2f} after score_samples")
     vae_peak = peak_gib()
     notes = [
-        f"{case}: {fit_seconds / vae.n_iter_:.2f} s an epoch of the start that was kept, "
-        f"{vae.n_active_components_} of {vae.n_components} components active, validation bound "
-        f"{vae.best_validation_score_:.2f} nats a row; memory in GiB: {', '.join(memory)}."
+        f"{case}: {vae.n_active_components_} of {vae.n_components} components active, "
+        f"validation bound {vae.best_validation_score_:.2f} nats a row; memory in GiB: "
+        f"{', '.join(memory)}."
     ]
     if vae.device_.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated() / 2**30

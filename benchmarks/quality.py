@@ -171,8 +171,8 @@ def report(rows: pd.DataFrame, ours: str) -> str:
     parts = [
         f"# {ours} compared with others",
         *headline(rows, ours, losses),
-        f"{rows['table'].nunique()} tables, {n_cases} cases, {rows['split'].nunique()} splits. A "
-        "case is a table and a number of components n. LR: accuracy of LogisticRegression on the "
+        f"{rows['table'].nunique()} tables, {n_cases} cases, {splits(rows, models)}. A case is "
+        "a table and a number of components n. LR: accuracy of LogisticRegression on the "
         "features; kNN: accuracy of 5 nearest neighbours; scaled: on scaled features. Accuracies "
         "in percent, differences in points.",
         "## Summary",
@@ -195,6 +195,13 @@ def report(rows: pd.DataFrame, ours: str) -> str:
     for measure, title in MEASURES.items():
         parts += [f"## {title}", case_table(rows, models, measure)]
     return "\n\n".join(parts) + "\n"
+
+
+def splits(rows: pd.DataFrame, models: list[str]) -> str:
+    """How many, and which models were measured on fewer of them."""
+    counts = rows.groupby("model")["split"].nunique()[models]
+    fewer = [f"{model} {n}" for model, n in counts.items() if n < counts.max()]
+    return f"{counts.max()} splits" + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def headline(rows: pd.DataFrame, ours: str, losses: list[Clear]) -> list[str]:

@@ -10,7 +10,7 @@ handwritten digits; then on a table with names and units of its own, behind a sc
 # %%
 # How training went
 # -----------------
-# :class:`~skvae.plotting.LossCurveDisplay`: the bound in nats a row, and the epoch that was kept.
+# :class:`~skvae.plotting.LossCurveDisplay`: the bound in nats a row, and the best epoch.
 
 import numpy as np
 from matplotlib import pyplot as plt

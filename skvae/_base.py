@@ -90,9 +90,10 @@ _LEAST_VARIANCE = 1e-5
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
 
-# Of batch_size="auto": an epoch of fewer steps leads so little further that early stopping, which
-# counts epochs, ends the training before it is done.
-_STEPS_AN_EPOCH = 32
+# Of batch_size="auto": the smallest power of two with no more steps an epoch than this, and so with
+# more than half of them. With few steps an epoch leads so little further that early stopping, which
+# counts epochs, ends the training before it is done; with few rows gradients are mostly noise.
+_MAX_STEPS_AN_EPOCH = 32
 _MIN_BATCH_SIZE, _MAX_BATCH_SIZE = 16, 128
 
 #: Draws for p(c|x) where it only weights the labels of a mixture.
@@ -371,8 +372,7 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._starts.best(results)
-        x, c = Chosen(job.x, job.rows), job.c[job.rows]
-        kl, variance = inference.averages(best.model, x, c, job.columns.variance)
+        kl, variance = inference.averages(best.model, job.x, job.c, job.columns.variance)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
             best, kl = best.reorder(order), kl[order]
@@ -451,7 +451,7 @@ class BaseVAE(
         elif is_partial:  # a piece of the rows does not tell how many there are
             size = _MAX_BATCH_SIZE
         else:
-            wanted = 2 ** math.ceil(math.log2(n_rows / _STEPS_AN_EPOCH))
+            wanted = 2 ** math.ceil(math.log2(n_rows / _MAX_STEPS_AN_EPOCH))
             size = min(max(wanted, _MIN_BATCH_SIZE), _MAX_BATCH_SIZE)
         # Twice the rows there are at most: a batch of millions of copies serves nobody.
         return min(size, 2 ** math.ceil(math.log2(n_rows)))
@@ -466,7 +466,7 @@ class BaseVAE(
         self.device_ = str(job.x.device)
 
     def _set_noise_variance(self, variance: Tensor, like: Any) -> None:
-        """That of p(x|z), the mean over the training rows at the means of q(z|x), (D',)."""
+        """That of p(x|z), the mean over all rows at the means of q(z|x), (D',)."""
         fitted = self._fitted
         if fitted.model.architecture.likelihood == "bernoulli":
             vars(self).pop("noise_variance_", None)

@@ -127,24 +127,25 @@ PARAMETERS = """\
         Initial learning rate of Adam.
 
     batch_size : "auto" or int, default="auto"
-        Number of rows in each training step. "auto" is the power of two from 16 to 128
-        with which an epoch has about 32 steps (128 from some 2,000 rows on), and in
-        `partial_fit` 128.
+        Number of rows in each training step. "auto" is the largest power of two, from 16
+        to 128, with which an epoch has more than 16 steps (128 from 2,049 rows to train
+        on); in `partial_fit` it is 128.
 
     max_iter : int, default=500
-        Maximum number of epochs, i.e. passes over the training rows.
+        Maximum number of epochs, i.e. passes over the training rows, those after early
+        stopping included.
 
     early_stopping : bool, default=True
         Hold out `validation_fraction` of the rows, stop when the bound on them has not
-        improved by more than `tol` for `n_iter_no_change` epochs, and go back to the best
-        weights; these are trained on all rows, those held out included, for at most
-        `n_iter_no_change` epochs more (within `max_iter`, and no more than it took to
-        find them; not with `warm_start`, as the next fit needs these rows). If False,
+        improved by more than `tol` for `n_iter_no_change` epochs, and go back to the
+        best weights; these are then trained on all rows, those held out included, for a
+        `validation_fraction` of the epochs that it took to find them (within
+        `max_iter`; not with `warm_start`, as the next fit needs these rows). If False,
         train on all rows for all `max_iter` epochs and keep the last weights; unlike in
         `MLPClassifier` the training loss then stops nothing, and `tol` and
         `n_iter_no_change` govern only ``learning_rate="adaptive"`` and the convergence
-        warning. Fits with fewer than 20 rows hold none out, and are trained
-        as with False.
+        warning. Fits with fewer than 20 rows hold none out, and are trained as with
+        False.
 
     validation_fraction : float, default=0.1
         Fraction of rows held out for validation.
@@ -174,7 +175,8 @@ PARAMETERS = """\
 
     warm_start : bool, default=False
         Whether `fit` continues from the weights, optimiser state, scales and component
-        order of the last fit.
+        order of the last fit. Set it before the first: a fit without it ends on all rows,
+        and the next would have none to stop by that it has not seen.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the validation split, the starts, the order of rows and all noise.
@@ -187,7 +189,7 @@ PARAMETERS = """\
 
 ATTRIBUTES = """\
     kl_per_component_ : ndarray of shape (n_components,)
-        KL[q(z_j|x) || p(z_j)] in nats, averaged over the rows last trained on: how much
+        KL[q(z_j|x) || p(z_j)] in nats, averaged over the rows of the last fit: how much
         a component tells about a row. Largest first after a first fit, whose order
         `warm_start` and `partial_fit` keep.
 
@@ -198,7 +200,7 @@ ATTRIBUTES = """\
         The likelihood of each modelled column, as named or as "auto" found it.
 
     noise_variance_ : ndarray of shape (n_modelled_features,)
-        Variance of x given z in squared units of X, averaged over the training rows, in
+        Variance of x given z in squared units of X, averaged over these rows, in
         the order of `likelihoods_`. 0 for constant columns, NaN for other categorical
         ones. Columns named in `condition_columns` are not modelled and have no entry. Not
         set if all columns that vary are bernoulli.

@@ -18,19 +18,16 @@ class Epochs:
     def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
         self._estimator, self._context, self._data = estimator, context, {"X": X, "y": y}
         self._n_epochs = 0
-        self._n_before = 0  # of the training before the one on all rows
-        self._training: Training | None = None
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
-        if training is not self._training:
-            self._training, self._n_before = training, self._n_epochs
-        n_epochs = self._n_before + max(len(watch.training_bounds) for watch in training.watches)
+        n_epochs = max(len(watch.training_bounds) for watch in training.watches)
+        if isinstance(training, OnAllRows):
+            n_epochs += training.n_rounds_before
         if n_epochs == self._n_epochs:  # before the first, or another start went on alone
             return
         self._n_epochs = n_epochs
         if self._context is not None and self._is_enough(jobs[0], training):
-            for watch in training.watches:
-                watch.is_finished = True
+            training.stop()
         if self._estimator.verbose:
             self._print(jobs[0], training)
 

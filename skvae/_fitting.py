@@ -234,11 +234,10 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
         ]
         training = Training(runs, *jobs[0].table)
         try:
-            for watches in _rounds(training, jobs, how):
-                _give_up(jobs, watches)
-            training = OnAllRows(training, jobs)
-            for _ in _rounds(training, training.jobs, how):
-                pass
+            _go_through(training, jobs, how)
+            if not training.is_stopped:
+                training = OnAllRows(training, jobs)
+                _go_through(training, training.jobs, how)
         except KeyboardInterrupt as caught:
             if not how.is_lone:
                 raise
@@ -248,7 +247,7 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
 
 
 class OnAllRows(Training):
-    """Where early stopping ended the training, its best goes on for some epochs with all rows.
+    """Where early stopping ended the training, its best goes on for some rounds with all rows.
 
     Rows that were held out to know when to stop are as good to learn from as any; but where
     the next fit is to go on from this one they stay apart, as it has to know when to stop too.
@@ -257,39 +256,41 @@ class OnAllRows(Training):
 
     def __init__(self, before: Training, jobs: Sequence[Job]) -> None:
         self._before = before.results()
+        self.n_rounds_before = max(len(result.training_bounds) for result in self._before)
         self.jobs: list[Job] = []  # those that go on
         self._places: list[int] = []  # of their runs among the results
         runs = []
-        n_before = 0
-        for job, own in zip(jobs, _by_job(jobs, self._before), strict=True):
-            estimator = job.request.estimator
-            best = estimator._starts.best(own)
-            n_left = job.run.max_iter - max(len(result.training_bounds) for result in own)
-            if best.final_run is not None and n_left and not estimator.warm_start:
-                n_rounds = min(best.final_run.max_iter, n_left)
-                runs.append(replace(best.final_run, max_iter=n_rounds))
-                self._places += [n_before + i for i, one in enumerate(own) if one is best]
+        places = _by_job(jobs, range(len(self._before)))
+        for job, own in zip(jobs, places, strict=True):
+            results = [self._before[i] for i in own]
+            best = job.request.estimator._starts.best(results)
+            place = next(i for i in own if self._before[i] is best)
+            run = None if job.request.estimator.warm_start else before.watches[place].final_run()
+            # Callbacks are told of the rounds of all starts, and expect max_iter at most.
+            n_left = job.run.max_iter - max(len(result.training_bounds) for result in results)
+            if run is not None and n_left:
+                runs.append(replace(run, max_iter=min(run.max_iter, n_left)))
+                self._places.append(place)
                 self.jobs.append(job)
-            n_before += len(own)
         assert jobs[0].table is not None
         super().__init__(runs, *jobs[0].table)
 
     def results(self) -> list[Trained]:
         results = list(self._before)
         for place, last in zip(self._places, super().results(), strict=True):
-            if last.is_finite:
-                results[place] = results[place]._replace(model=last.model, optimizer=last.optimizer)
+            results[place] = results[place]._replace(model=last.model, optimizer=last.optimizer)
         return results
 
 
-def _rounds(training: Training, jobs: Sequence[Job], how: _How) -> Iterator[Sequence[Watch]]:
-    """Train and report, unless there is nothing to train."""
-    if how.report is not None and training.watches:
+def _go_through(training: Training, jobs: Sequence[Job], how: _How) -> None:
+    """Train to the end and report, unless there is nothing to train."""
+    if how.report is not None and jobs:
         how.report(jobs, training)
     for watches in training.rounds():
         if how.stop.is_set():
             raise KeyboardInterrupt
-        yield watches
+        if not isinstance(training, OnAllRows):
+            _give_up(jobs, watches)
         if how.report is not None:
             how.report(jobs, training)
 

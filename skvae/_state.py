@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.impute import MissingIndicator
 
 from skvae._version import __version__
 
@@ -87,7 +88,8 @@ def unmapped(value: Any) -> Any:
 def checksum(value: Any) -> int:
     """CRC-32 of plain data: numbers, strings, arrays, and dicts, lists and tuples of these.
 
-    Of other objects, those that users have for parameters, the type counts alone.
+    Of other objects, those that users have for parameters, the type counts alone; but the
+    indicator of an imputer is part of what it gives.
     """
     crc = 0
     for part in _bytes_of(value):
@@ -108,6 +110,8 @@ def _bytes_of(value: Any) -> Iterator[bytes | memoryview]:
         yield from _bytes_of((value.start, value.stop, value.step))
     elif isinstance(value, np.random.RandomState):
         yield from _bytes_of(value.get_state(legacy=False))
+    elif isinstance(value, MissingIndicator):
+        yield from _bytes_of(vars(value))
     elif isinstance(value, list | tuple):
         yield _length(value)
         for each in value:

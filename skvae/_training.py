@@ -51,7 +51,6 @@ class Trained(NamedTuple):
     has_validation: bool
     is_finite: bool  # False: a NaN or an infinity cut the training short
     is_improving: bool  # at the last round
-    final_run: Run | None  # what goes on with all rows, where early stopping ended the training
 
     def reorder(self, order: Tensor) -> Trained:
         """The same with the components in this order, Adam's moments included."""
@@ -71,8 +70,15 @@ class Training:
     def __init__(self, runs: Sequence[Run], x: Rows, c: Tensor) -> None:
         """``x`` (N, D) and ``c`` (N, C) are on the device of the runs' models."""
         self.watches = [Watch(run) for run in runs]
+        self.is_stopped = False  # by who reads the watches
         self._x, self._c = x, c
         self._group: _Group | None = None
+
+    def stop(self) -> None:
+        """This round is the last."""
+        self.is_stopped = True
+        for watch in self.watches:
+            watch.is_finished = True
 
     def rounds(self) -> Iterator[Sequence[Watch]]:
         """Train; after every round of a group, hand over what is known of all runs."""
@@ -205,11 +211,9 @@ class Watch:
         return bool(gain > max(n * self.run.tol, 2 * noise))
 
     def trained(self) -> Trained:
-        model = from_state(self.run.model.architecture, self.best["weights"])
-        optimizer = {name: part for name, part in self.best.items() if name != "weights"}
         return Trained(
-            model,
-            optimizer,
+            from_state(self.run.model.architecture, self.best["weights"]),
+            {name: part for name, part in self.best.items() if name != "weights"},
             self.training_bounds,
             self.validation_bounds,
             self.bound,
@@ -217,29 +221,31 @@ class Watch:
             self.has_validation,
             self.is_finite,
             self.is_improving,
-            self._final_run(model, optimizer),
         )
 
-    def _final_run(self, model: VAE, optimizer: AdamState) -> Run | None:
-        """From the weights that are kept on, with the rows for validation among the others.
+    def final_run(self) -> Run | None:
+        """What goes on from the weights that are kept, with the rows for validation as well.
 
-        At the rate that found them, and for no longer than that took: weights found within a
-        few rounds, after which the bound fell, would soon be worse. A start that was never
-        surpassed stays what it is.
+        At the rate that found them, and for as large a share of the rounds that this took as
+        those rows are of the others: in many more rounds small tables would be learned by
+        heart. None if it was not early stopping that ended the training, or if the start was
+        never surpassed.
+
+        The rows stay what weights are kept by, with the same noise. They are learned from now,
+        so that the bound on them is no measure of anything, but it should not fall.
         """
+        run, best = self.run, self.trained()
         n_rounds, learning_rate = self._kept_at
         if not self._is_stuck or not n_rounds:
             return None
         return replace(
-            self.run,
-            model=model,
-            optimizer=optimizer,
-            rows=torch.cat((self.run.rows, self.run.validation_rows)).sort()[0],
-            validation_rows=self.run.validation_rows[:0],
-            seed=self.run.seed + 1,  # not the noise of before once more
+            run,
+            model=best.model,
+            optimizer=best.optimizer,
+            rows=torch.cat((run.rows, run.validation_rows)).sort()[0],
             learning_rate=learning_rate,
             schedule="constant",
-            max_iter=min(self.run.n_iter_no_change, n_rounds),
+            max_iter=math.ceil(n_rounds * len(run.validation_rows) / len(run.rows)),
         )
 
 

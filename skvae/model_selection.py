@@ -586,15 +586,15 @@ class _Teller:
         watches = training.watches
         if training not in self._begun:
             self._begun[training] = time.perf_counter()
-            where = " on all rows" if isinstance(training, OnAllRows) else ""
+            rows = ", validation rows included" if isinstance(training, OnAllRows) else ""
             print(
-                f"[{self._name}] training {len(jobs)} fits{where}, {len(watches)} models, at once "
+                f"[{self._name}] training {len(jobs)} fits{rows}, {len(watches)} models, at once "
                 f"on {jobs[0].x.device}"
             )
         elif all(watch.is_finished for watch in watches):
             n_epochs = max(len(watch.training_bounds) for watch in watches)
             seconds = time.perf_counter() - self._begun[training]
             print(
-                f"[{self._name}] ... {len(jobs)} fits done, {n_epochs} epochs at most, "
+                f"[{self._name}] ... {len(jobs)} fits ended after {n_epochs} epochs at most, "
                 f"{seconds:.1f} s"
             )

@@ -271,23 +271,23 @@ def test_loss_curve_holds_the_bounds_and_the_epoch_kept():
     display = LossCurveDisplay.from_estimator(vae)
     np.testing.assert_array_equal(display.training, -np.array(vae.loss_curve_))
     np.testing.assert_array_equal(display.validation, vae.validation_scores_)
-    assert 0 < display.kept_epoch < vae.n_iter_
-    assert display.validation[display.kept_epoch - 1] == vae.best_validation_score_
+    assert 0 < display.best_epoch < vae.n_iter_
+    assert display.validation[display.best_epoch - 1] == vae.best_validation_score_
     training, validation = display.lines_
     np.testing.assert_array_equal(training.get_ydata(), display.training)
     np.testing.assert_array_equal(validation.get_xdata(), 1 + np.arange(vae.n_iter_))
-    assert display.kept_.get_xdata() == [display.kept_epoch]
-    assert display.kept_.get_ydata() == [vae.best_validation_score_]
+    assert display.best_.get_xdata() == [display.best_epoch]
+    assert display.best_.get_ydata() == [vae.best_validation_score_]
     assert display.ax_.get_ylabel() == "ELBO (nats a row)"
 
 
 def test_loss_curve_knows_that_the_start_was_kept():
     """Its bound is above that of every epoch."""
     display = LossCurveDisplay.from_scores([4, 3], [-6, -5], -4.5)
-    assert (display.kept_epoch, display.kept_bound) == (0, -4.5)
+    assert (display.best_epoch, display.best_bound) == (0, -4.5)
     assert "the start" in display.legend_.get_texts()[-1].get_text()
     display = LossCurveDisplay.from_scores([4, 3, 2], [-6, -5, -5])
-    assert (display.kept_epoch, display.kept_bound) == (2, -5)  # the first of two equal ones
+    assert (display.best_epoch, display.best_bound) == (2, -5)  # the first of two equal ones
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_loss_curve_knows_that_the_start_was_kept():
 )
 def test_loss_curve_marks_the_epoch_of_the_bound(validation, best, epoch):
     display = LossCurveDisplay.from_scores([1, 2, 3], validation, best)
-    assert (display.kept_epoch, display.kept_bound) == (epoch, validation[epoch - 1])
+    assert (display.best_epoch, display.best_bound) == (epoch, validation[epoch - 1])
     with pytest.raises(ValueError, match=r"-2\.5 is none of validation_scores, nor above"):
         LossCurveDisplay.from_scores([1, 2, 3], validation, -2.5)
 
@@ -304,7 +304,7 @@ def test_loss_curve_without_validation():
     vae = VAETransformer(**SMALL, early_stopping=False, beta=2, n_importance_samples=3).fit(X)
     display = LossCurveDisplay.from_estimator(vae)
     assert display.validation is None
-    assert display.kept_ is None
+    assert display.best_ is None
     assert len(display.lines_) == 1
     name = "importance-weighted bound, 3 draws, beta=2 (nats a row)"
     assert display.ax_.get_ylabel() == name
@@ -317,7 +317,7 @@ def test_loss_curve_without_validation():
 def test_loss_curve_of_one_kind(vae, score_type, n_lines):
     display = LossCurveDisplay.from_estimator(vae, score_type=score_type)
     assert [line.get_label() for line in display.lines_] == [score_type]
-    assert (display.kept_ is None) == (score_type == "training")
+    assert (display.best_ is None) == (score_type == "training")
 
 
 # ---------------------------------------------------------------------------- components
@@ -1047,11 +1047,11 @@ def test_keywords_reach_the_artists(vae):
     assert {scatter.get_alpha() for scatter in display.scatters_} == {0.3}
     assert {spread.get_alpha() for spread in display.spreads_} == {0.7}
     curve = LossCurveDisplay.from_estimator(
-        vae, line_kwargs={"c": "red", "lw": 3}, kept_kwargs={"marker": "v"}
+        vae, line_kwargs={"c": "red", "lw": 3}, best_kwargs={"marker": "v"}
     )
     assert {line.get_color() for line in curve.lines_} == {"red"}
     assert {line.get_linewidth() for line in curve.lines_} == {3}
-    assert curve.kept_.get_marker() == "v"
+    assert curve.best_.get_marker() == "v"
     bars = ComponentDisplay.from_estimator(
         vae, bar_kwargs={"width": 0.5}, threshold_kwargs={"ls": "-"}
     )

@@ -232,29 +232,41 @@ def test_early_stopping_keeps_the_best_weights(n_draws):
     assert not trained.is_improving
 
 
+def ended(run):
+    """A run's watch, once its training has ended."""
+    training = Training([run], X, NOTHING)
+    for _ in training.rounds():
+        pass
+    training.results()
+    return training.watches[0]
+
+
 def test_the_best_weights_may_go_on_with_all_rows():
     run = run_of(lone(hidden=(32,)), learning_rate=3e-2, max_iter=500)
-    trained = train([run], X, NOTHING)[0]
-    final = trained.final_run
+    watch = ended(run)
+    trained, final = watch.trained(), watch.final_run()
     n_rounds = 1 + trained.validation_bounds.index(trained.bound)
     assert final.rows.tolist() == sorted([*run.rows.tolist(), *run.validation_rows.tolist()])
-    assert not len(final.validation_rows)
     rates = [run.learning_rate, *learning_rates(run)]
     assert (final.learning_rate, final.schedule) == (rates[n_rounds - 1], "constant")
     assert final.learning_rate < run.learning_rate  # or the line before would say nothing
-    assert final.max_iter == min(run.n_iter_no_change, n_rounds)
-    assert final.seed != run.seed
-    last = train([final], X, NOTHING)[0]
-    assert last.final_run is None
+    # 20 rows are as large a part of 150 as these rounds are of those before.
+    assert final.max_iter == math.ceil(n_rounds * 20 / 150) > 1
+    last = ended(final)
+    # The start is the model that was kept, by the same noise on the same rows: it may stay.
+    assert last.start_bound == pytest.approx(trained.bound, abs=1e-11)
+    n_kept = 1 + last.validation_bounds.index(last.bound)
+    assert last.bound > trained.bound
     # Adam went on too.
-    n_steps = n_rounds * run.n_steps + final.max_iter * final.n_steps
-    assert last.optimizer["n_steps"]["n_steps"].item() == n_steps
-    # A run of few rounds has few after it.
-    keywords = {"learning_rate": 6e-2, "schedule": "constant", "n_iter_no_change": 90}
-    early = train([run_of(lone(hidden=(32,)), 2, max_iter=500, **keywords)], X, NOTHING)[0]
-    n_rounds = 1 + early.validation_bounds.index(early.bound)
-    assert n_rounds < 90
-    assert early.final_run.max_iter == n_rounds
+    n_steps = n_rounds * run.n_steps + n_kept * final.n_steps
+    assert last.trained().optimizer["n_steps"]["n_steps"].item() == n_steps
+
+
+def test_what_goes_wrong_with_all_rows_is_not_kept():
+    watch = ended(run_of(lone(hidden=(32,)), learning_rate=3e-2, max_iter=500))
+    [last] = train([replace(watch.final_run(), learning_rate=5.0)], X, NOTHING)
+    for name, weights in watch.trained().model.state_dict().items():
+        assert torch.equal(last.model.state_dict()[name], weights)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +275,7 @@ def test_the_best_weights_may_go_on_with_all_rows():
     ids=["without validation", "out of rounds", "the start was the best"],
 )
 def test_who_does_not_go_on(keywords):
-    assert train([run_of(lone(), **keywords)], X, NOTHING)[0].final_run is None
+    assert ended(run_of(lone(), **keywords)).final_run() is None
 
 
 def test_the_start_counts():

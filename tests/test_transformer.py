@@ -1,5 +1,6 @@
 """VAETransformer: what a fit leaves behind, and what its numbers mean."""
 
+import math
 import warnings
 
 import numpy as np
@@ -120,19 +121,20 @@ def test_going_on_improves_and_keeps_order_and_scales(go_on):
     assert (warm._fitted.columns.shift == shift).all()
 
 
+def n_steps(model):
+    """That Adam has taken."""
+    return int(model._fitted.optimizer["n_steps"]["n_steps"])
+
+
 def test_a_fit_ends_with_all_rows_unless_another_is_to_go_on():
     params = {"n_components": 2, "hidden_layer_sizes": (16,), "random_state": 0, "batch_size": 32}
-
-    def n_steps(model):
-        return int(model._fitted.optimizer["n_steps"]["n_steps"])
-
     model = VAETransformer(**params).fit(X)
     n_best = 1 + model.validation_scores_.index(model.best_validation_score_)
-    assert model.n_iter_ == len(model.loss_curve_) > n_best
-    # 12 steps an epoch of the 360 rows to train on, 13 of all 400.
-    assert n_steps(model) == 12 * n_best + 13 * min(30, n_best)
-    short = VAETransformer(**params, max_iter=model.n_iter_ + 2).fit(X)
-    assert n_steps(short) == 12 * n_best + 13 * 2
+    assert model.n_iter_ == len(model.loss_curve_) > n_best > 9
+    # An epoch of the 360 rows to train on has 12 steps; to nine of these one of all 400, 13 steps.
+    assert n_steps(model) == 12 * n_best + 13 * math.ceil(n_best / 9)
+    short = VAETransformer(**params, max_iter=model.n_iter_).fit(X)
+    assert n_steps(short) == 12 * n_best
     assert short.validation_scores_ == model.validation_scores_
     warm = VAETransformer(**params, warm_start=True).fit(X)
     assert n_steps(warm) == 12 * n_best
@@ -141,13 +143,24 @@ def test_a_fit_ends_with_all_rows_unless_another_is_to_go_on():
     assert warm.set_params(beta=0.5).fit(X).n_iter_ > 30
 
 
+def test_of_several_starts_the_one_that_is_kept_goes_on():
+    params = {**SMALL, "max_iter": 500, "init": "random", "n_init": 3, "learning_rate_init": 0.01}
+    model = VAETransformer(**params).fit(X)
+    kept = VAETransformer(**params, warm_start=True).fit(X)
+    assert model.validation_scores_ == kept.validation_scores_
+    assert n_steps(model) > n_steps(kept)
+    # As far from what was kept as a few epochs lead, and not another start.
+    for j in range(3):
+        assert abs(np.corrcoef(model.transform(X)[:, j], kept.transform(X)[:, j])[0, 1]) > 0.8
+
+
 @pytest.mark.parametrize(
     ("n_rows", "size", "of_a_piece"),
     [(1, 1, 1), (5, 8, 8), (100, 16, 128), (512, 16, 128), (513, 32, 128), (2048, 64, 128),
      (2049, 128, 128), (10**6, 128, 128)],
 )  # fmt: skip
 def test_small_tables_have_small_batches(n_rows, size, of_a_piece):
-    """32 steps an epoch, where that can be; a piece does not say how long the table is."""
+    """More than 16 steps an epoch, if they can be; a piece does not say how long the table is."""
     assert VAETransformer()._rows_a_step(n_rows, is_partial=False) == size
     assert VAETransformer()._rows_a_step(n_rows, is_partial=True) == of_a_piece
     assert VAETransformer(batch_size=7)._rows_a_step(n_rows, is_partial=False) == min(size, 7)

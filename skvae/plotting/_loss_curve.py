@@ -1,4 +1,4 @@
-"""How the bound rose in training, and which epoch's weights were kept."""
+"""How the bound rose in training, and which epoch was the best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skvae.plotting._model import Model
 
 
 class LossCurveDisplay:
-    """Training and validation bound in nats a row, with the epoch that was kept.
+    """Training and validation bound in nats a row, with the best epoch.
 
     The training bound is the mean over an epoch's steps, with the noise of training; the
     validation bound is that of the weights after the epoch. With another `beta` than 1
@@ -28,11 +28,11 @@ class LossCurveDisplay:
     validation : ndarray of shape (n_epochs,), default=None
         The validation bound after each epoch.
 
-    kept_epoch : int, default=None
-        The epoch whose weights were kept, from 1; 0 is the start, before training.
+    best_epoch : int, default=None
+        The epoch that early stopping went back to, from 1; 0 is the start, before training.
 
-    kept_bound : float, default=None
-        The validation bound of the weights that were kept.
+    best_bound : float, default=None
+        The validation bound of its weights.
 
     bound_name : str, default="bound"
         What the bound is.
@@ -43,8 +43,8 @@ class LossCurveDisplay:
     figure_ : matplotlib Figure
     lines_ : list of Line2D
         Training, validation: those that were drawn.
-    kept_ : Line2D or None
-        The mark of the epoch that was kept.
+    best_ : Line2D or None
+        The mark of the best epoch.
     legend_ : Legend
 
     See Also
@@ -58,7 +58,7 @@ class LossCurveDisplay:
     >>> from skvae.plotting import LossCurveDisplay
     >>> vae = VAETransformer(n_components=2, random_state=0).fit(load_wine().data)
     >>> display = LossCurveDisplay.from_estimator(vae)
-    >>> bool(display.validation[display.kept_epoch - 1] == display.kept_bound)
+    >>> bool(display.validation[display.best_epoch - 1] == display.best_bound)
     True
     """
 
@@ -67,14 +67,14 @@ class LossCurveDisplay:
         *,
         training: np.ndarray,
         validation: np.ndarray | None = None,
-        kept_epoch: int | None = None,
-        kept_bound: float | None = None,
+        best_epoch: int | None = None,
+        best_bound: float | None = None,
         bound_name: str = "bound",
     ) -> None:
         self.training = training
         self.validation = validation
-        self.kept_epoch = kept_epoch
-        self.kept_bound = kept_bound
+        self.best_epoch = best_epoch
+        self.best_bound = best_bound
         self.bound_name = bound_name
 
     def plot(
@@ -83,7 +83,7 @@ class LossCurveDisplay:
         *,
         score_type: str | None = None,
         line_kwargs: Mapping[str, Any] | None = None,
-        kept_kwargs: Mapping[str, Any] | None = None,
+        best_kwargs: Mapping[str, Any] | None = None,
     ) -> LossCurveDisplay:
         """Draw the curves.
 
@@ -95,8 +95,8 @@ class LossCurveDisplay:
             Which curves; None draws those there are.
         line_kwargs : dict, default=None
             For ``Axes.plot`` of the curves.
-        kept_kwargs : dict, default=None
-            For ``Axes.plot`` of the mark of the epoch that was kept.
+        best_kwargs : dict, default=None
+            For ``Axes.plot`` of the mark of the best epoch.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class LossCurveDisplay:
             )
         ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
         self.ax_, self.figure_ = ax, ax.figure
-        self.lines_, self.kept_ = [], None
+        self.lines_, self.best_ = [], None
         curves = []
         if score_type != "validation":
             look = {"color": shade(ax, 0.45), "linestyle": "--", "label": "training"}
@@ -129,12 +129,12 @@ class LossCurveDisplay:
             epochs = np.arange(1, len(bounds) + 1)
             look = {"marker": "." if len(bounds) == 1 else None, **look}
             self.lines_ += ax.plot(epochs, bounds, **merged(look, line_kwargs, "line"))
-        if self.kept_epoch is not None and score_type != "training":
-            when = f"epoch {self.kept_epoch}" if self.kept_epoch else "the start"
+        if self.best_epoch is not None and score_type != "training":
+            when = f"epoch {self.best_epoch}" if self.best_epoch else "the start"
             look = {"color": shade(ax, 1), "marker": "o", "markersize": 6, "linestyle": "none"}
-            look |= {"label": f"kept: {when}, {self.kept_bound:.2f} nats", "zorder": 3}
-            [self.kept_] = ax.plot(
-                [self.kept_epoch], [self.kept_bound], **merged(look, kept_kwargs, "line")
+            look |= {"label": f"best: {when}, {self.best_bound:.2f} nats", "zorder": 3}
+            [self.best_] = ax.plot(
+                [self.best_epoch], [self.best_bound], **merged(look, best_kwargs, "line")
             )
         ax.set(xlabel="epoch", ylabel=f"{self.bound_name} (nats a row)")
         integer_axis(ax)
@@ -152,7 +152,7 @@ class LossCurveDisplay:
         ax: Any = None,
         score_type: str | None = None,
         line_kwargs: Mapping[str, Any] | None = None,
-        kept_kwargs: Mapping[str, Any] | None = None,
+        best_kwargs: Mapping[str, Any] | None = None,
     ) -> LossCurveDisplay:
         """Draw the curves of the last fit; no rows are needed.
 
@@ -162,7 +162,7 @@ class LossCurveDisplay:
             Fitted.
         step : str, default=None
             Which step of a Pipeline; None is the last that is a VAE.
-        ax, score_type, line_kwargs, kept_kwargs
+        ax, score_type, line_kwargs, best_kwargs
             As in `plot`.
 
         Returns
@@ -178,7 +178,7 @@ class LossCurveDisplay:
             name += f", beta={vae.beta:g}"
         return cls.from_scores(
             vae.loss_curve_, vae.validation_scores_, vae.best_validation_score_, bound_name=name,
-            ax=ax, score_type=score_type, line_kwargs=line_kwargs, kept_kwargs=kept_kwargs,
+            ax=ax, score_type=score_type, line_kwargs=line_kwargs, best_kwargs=best_kwargs,
         )  # fmt: skip
 
     @classmethod
@@ -192,7 +192,7 @@ class LossCurveDisplay:
         ax: Any = None,
         score_type: str | None = None,
         line_kwargs: Mapping[str, Any] | None = None,
-        kept_kwargs: Mapping[str, Any] | None = None,
+        best_kwargs: Mapping[str, Any] | None = None,
     ) -> LossCurveDisplay:
         """Draw the attributes of a fit, or those of several after one another.
 
@@ -203,11 +203,11 @@ class LossCurveDisplay:
         validation_scores : sequence of n_epochs float, default=()
             The validation bounds, as ``validation_scores_``.
         best_validation_score : float, default=None
-            That of the weights that were kept, as ``best_validation_score_``: one of the
+            The best of these, as ``best_validation_score_``: one of the
             validation scores, or that of the start above all of them. None takes the largest.
         bound_name : str, default="bound"
             What the bound is.
-        ax, score_type, line_kwargs, kept_kwargs
+        ax, score_type, line_kwargs, best_kwargs
             As in `plot`.
 
         Returns
@@ -222,14 +222,14 @@ class LossCurveDisplay:
         return cls(
             training=-np.asarray(loss_curve, dtype=np.float64),
             validation=validation if len(validation) else None,
-            kept_epoch=_epoch_of(best, validation),
-            kept_bound=None if best is None else float(best),
+            best_epoch=_epoch_of(best, validation),
+            best_bound=None if best is None else float(best),
             bound_name=bound_name,
-        ).plot(ax=ax, score_type=score_type, line_kwargs=line_kwargs, kept_kwargs=kept_kwargs)
+        ).plot(ax=ax, score_type=score_type, line_kwargs=line_kwargs, best_kwargs=best_kwargs)
 
 
 def _epoch_of(best: float | None, validation: np.ndarray) -> int | None:
-    """The first epoch with the bound that was kept, from 1; 0 if it is above those of all."""
+    """The first epoch with the best bound, from 1; 0 if it is above those of all."""
     if best is None or not np.isfinite(validation).any():
         return None
     found = np.flatnonzero(np.isclose(validation, best, rtol=1e-6, atol=0))
