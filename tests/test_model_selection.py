@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -500,6 +501,11 @@ def test_verbose_tells_of_the_batches(data, capsys):
     GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, verbose=1).fit(*data)
     told = capsys.readouterr().out
     assert "[GridSearchCV] training 6 fits, 12 models, at once on cpu" in told
+    long = vae(max_iter=500, n_iter_no_change=5)
+    GridSearchCV(long, {"n_components": [1, 2]}, cv=3, verbose=1, refit=False).fit(*data)
+    told = capsys.readouterr().out
+    assert re.search(r"training (\d) fits, validation rows included, \1 models, at once", told)
+    assert told.count("fits ended after") == told.count("GridSearchCV] training") == 2
     assert "epochs at most" in told
 
 

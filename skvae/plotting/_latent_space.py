@@ -84,7 +84,7 @@ class LatentSpaceDisplay:
     >>> vae = VAETransformer(n_components=2, random_state=0).fit(X)
     >>> display = LatentSpaceDisplay.from_estimator(vae, X, y)
     >>> display.mean.shape, display.ax_.get_xlabel()
-    ((178, 2), 'component 0 (1.27 nats)')
+    ((178, 2), 'component 0 (1.35 nats)')
     """
 
     def __init__(
