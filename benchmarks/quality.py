@@ -24,9 +24,9 @@ Measurements are added to a file of JSON lines (--results), one for each table, 
 components, split and model. What is there is not measured again, so that a run may be stopped
 and the other models need to run but once. What they came to is kept beside this file, in
 quality_others.jsonl, seconds included, which are of the machine that measured them; without that
-file all models are measured. Parameters (--set) and a label (--label, for another
-state of the code) are part of our model's name, and the report compares the one that is asked
-for with all others in the file.
+file all models are measured. Parameters (--set) and a label (--label, for another state of the
+code) are part of our model's name, and the report compares the one that is asked for with all
+others in the file.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ What skorch trains has the hidden layers, the activation, the batch size, Adam's
 of ours. Our fits end early, so its epochs are taken from them: for a candidate of the search the
 mean over the folds, rounded, of the epochs (`n_iter_`) that ours took; in the part training those
 of the very fit. An epoch of skorch is all rows; of ours it is nine in ten, and a look at the rest;
-the epochs that ours then trains on all rows, 30 at most, skorch is spared.
+the epochs that ours then trains on all rows, a ninth as many, skorch is spared.
 Of its candidates only --skorch-candidates are run, evenly spread over the grid, and the seconds are
 multiplied by the epochs of the whole search over the epochs that were run. So is what is trained
 one by one of the small models, of which --alone are run.
@@ -143,16 +143,20 @@ def epochs_of(pipeline: Pipeline, X: Any, y: Any) -> int:
     return pipeline["vae"].n_iter_
 
 
+def searched_vae(grid: Grid, device: str) -> VAETransformer:
+    return VAETransformer(
+        hidden_layer_sizes=grid.hidden_layer_sizes,
+        batch_size=BATCH_SIZE,
+        random_state=SEED,
+        device=device,
+    )
+
+
 def searched(
     search: type[Any], n_jobs: int, grid: Grid, arguments: argparse.Namespace, _: list[float]
 ) -> dict[str, Any]:
     """A whole search over our estimator."""
-    vae = VAETransformer(
-        hidden_layer_sizes=grid.hidden_layer_sizes,
-        batch_size=BATCH_SIZE,
-        random_state=SEED,
-        device=arguments.device,
-    )
+    vae = searched_vae(grid, arguments.device)
     found = fitted_search(search, n_jobs, vae, grid.parameters("vae__"), grid, refit="accuracy")
     return {**found, "n_fits": grid.n_fits + 1}
 
@@ -282,12 +286,7 @@ def fits(grid: Grid, device: str) -> Iterator[tuple[VAETransformer, int, np.ndar
     """Every fit of a search: an estimator, the fold, its rows to train on and those held out."""
     X, y = digits()
     folds = list(StratifiedKFold(grid.n_folds).split(X, y))
-    vae = VAETransformer(
-        hidden_layer_sizes=grid.hidden_layer_sizes,
-        batch_size=BATCH_SIZE,
-        random_state=SEED,
-        device=device,
-    )
+    vae = searched_vae(grid, device)
     for params, (fold, (train, test)) in product(
         ParameterGrid(grid.parameters()), enumerate(folds)
     ):

@@ -446,6 +446,7 @@ class BaseVAE(
         )
 
     def _rows_a_step(self, n_rows: int, is_partial: bool) -> int:
+        """The size of a batch, of so many rows to train on."""
         if self.batch_size != "auto":
             size = int(self.batch_size)
         elif is_partial:  # a piece of the rows does not tell how many there are

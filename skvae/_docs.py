@@ -138,14 +138,14 @@ PARAMETERS = """\
     early_stopping : bool, default=True
         Hold out `validation_fraction` of the rows, stop when the bound on them has not
         improved by more than `tol` for `n_iter_no_change` epochs, and go back to the
-        best weights; these are then trained on all rows, those held out included, for a
-        `validation_fraction` of the epochs that it took to find them (within
-        `max_iter`; not with `warm_start`, as the next fit needs these rows). If False,
-        train on all rows for all `max_iter` epochs and keep the last weights; unlike in
-        `MLPClassifier` the training loss then stops nothing, and `tol` and
-        `n_iter_no_change` govern only ``learning_rate="adaptive"`` and the convergence
-        warning. Fits with fewer than 20 rows hold none out, and are trained as with
-        False.
+        best weights; these are then trained on all rows, those held out included, for
+        as large a share of the epochs that it took to find them as those rows are of
+        the others (by default a ninth; within `max_iter`; not with `warm_start`, as the
+        next fit needs rows to stop by). If False, train on all rows for all `max_iter`
+        epochs and keep the last weights; unlike in `MLPClassifier` the training loss
+        then stops nothing, and `tol` and `n_iter_no_change` govern only
+        ``learning_rate="adaptive"`` and the convergence warning. Fits with fewer than
+        20 rows hold none out, and are trained as with False.
 
     validation_fraction : float, default=0.1
         Fraction of rows held out for validation.

@@ -141,7 +141,6 @@ class Watch:
         self._n_idle = 0  # rounds since the last one
         # Rounds until the weights that are kept, and the learning rate that led to them.
         self._kept_at = 0, run.learning_rate
-        self._is_stuck = False
         self._has_started = False
         self.has_validation = len(run.validation_rows) > 0
 
@@ -174,7 +173,6 @@ class Watch:
             self._reference, self._n_idle = bound, 0
         else:
             self._n_idle += 1
-        self._is_stuck = self.has_validation and self._n_idle >= self.run.n_iter_no_change
         self.is_finished = self._is_stuck or len(self.training_bounds) >= self.run.max_iter
         self.learning_rate = self._scheduled()
         return keep
@@ -188,6 +186,11 @@ class Watch:
             done = len(self.training_bounds) / self.run.max_iter
             self._factor = 0.5 * (1 + math.cos(math.pi * done))
         return self.run.learning_rate * self._factor
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether early stopping ends the training."""
+        return self.has_validation and self._n_idle >= self.run.n_iter_no_change
 
     @property
     def n_rounds_left(self) -> int:
@@ -234,10 +237,10 @@ class Watch:
         The rows stay what weights are kept by, with the same noise. They are learned from now,
         so that the bound on them is no measure of anything, but it should not fall.
         """
-        run, best = self.run, self.trained()
         n_rounds, learning_rate = self._kept_at
         if not self._is_stuck or not n_rounds:
             return None
+        run, best = self.run, self.trained()
         return replace(
             run,
             model=best.model,
