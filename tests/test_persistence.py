@@ -310,6 +310,16 @@ def test_a_flipped_byte_is_an_error_or_nothing(name, way):
     assert n_errors > 100
 
 
+def test_the_indicator_of_an_imputer_is_sealed():
+    """It is scikit-learn's, and decides which columns are added."""
+    state = IMPUTER.__getstate__()
+    VAEImputer().__setstate__(state)
+    other = copy.deepcopy(state["indicator_"])
+    other.features_ = other.features_[::-1].copy()
+    with pytest.raises(ValueError, match="The file is damaged"):
+        VAEImputer().__setstate__({**state, "indicator_": other})
+
+
 @pytest.mark.parametrize("way", FILES)
 @pytest.mark.parametrize("name", KEPT)
 def test_a_file_that_was_cut_short_is_an_error(name, way):
