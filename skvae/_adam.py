@@ -5,7 +5,10 @@ Kingma & Ba, Adam, 2015; the decay is decoupled: Loshchilov & Hutter, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +42,11 @@ class Adam:
             "second": torch.zeros_like(weights),
             "n_steps": torch.zeros_like(alpha)[:, None],  # (K, 1)
         }
-        self._gradient = torch.zeros_like(weights)
-        self._scratch = torch.empty_like(weights)
-        self._sizes = weights.new_zeros(n_planned, 2, len(alpha), 1)
-        self._position = torch.zeros(1, dtype=torch.long, device=weights.device)
+        gradient = torch.zeros_like(weights)
+        self._n_planned = n_planned
+        self._steps = _steps_on(weights.device)(
+            _Flat(weights, gradient, self.flat["first"], self.flat["second"]), n_planned
+        )
         self._decay = self._kept = None  # (K, P)
         if alpha.any():
             is_weight = [
@@ -51,7 +55,7 @@ class Adam:
             ]
             self._decay = alpha[:, None] * torch.cat(is_weight)
             self._kept = torch.empty_like(self._decay)
-        gradients = self._views(self._gradient)
+        gradients = self._views(gradient)
         for name, view in self._views(weights).items():
             parameters[name].data = view
             parameters[name].grad = gradients[name]
@@ -59,40 +63,21 @@ class Adam:
     @property
     def changing(self) -> list[Tensor]:
         """All that a step changes."""
-        return [*self.flat.values(), self._position]
+        return [*self.flat.values(), self._steps.position]
 
     def plan(self, learning_rate: Tensor) -> None:
-        """Prepare the next steps; learning_rate (K,).
-
-        What depends on their number alone is computed for all at once, and their count is
-        at once that after the last.
-        """
+        """Prepare the next steps; learning_rate (K,). Their count is at once the last one's."""
         count = self.flat["n_steps"]
-        steps = torch.arange(1, len(self._sizes) + 1, device=count.device)[:, None, None]
-        counts = count.double() + steps  # (T, K, 1)
-        correction = (1 - _BETA_2**counts).sqrt()
-        rate = learning_rate[:, None] * correction / (1 - _BETA_1**counts)
-        # With these two, a step is first / (stretch * sqrt(second) + epsilon).
-        stretch = 1 / rate.clamp(min=_LEAST_RATE)
-        self._sizes.copy_(torch.stack((stretch, _EPSILON * correction * stretch), 1))
+        self._steps.plan(learning_rate, count[:, 0])
         if self._decay is not None:
             torch.sub(1, learning_rate[:, None] * self._decay, out=self._kept)
-        count += len(self._sizes)
-        self._position.zero_()
+        count += self._n_planned
 
     def step(self) -> None:
         """One step along ``grad`` of all parameters, upwards."""
-        weights, first, second, _ = self.flat.values()
-        gradient, scratch = self._gradient, self._scratch
-        stretch, epsilon = self._sizes.index_select(0, self._position)[0].unbind(0)
-        first.lerp_(gradient, 1 - _BETA_1)
-        second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
-        torch.sqrt(second, out=scratch)
-        scratch.mul_(stretch).add_(epsilon)
         if self._kept is not None:
-            weights.mul_(self._kept)
-        weights.addcdiv_(first, scratch)
-        self._position += 1
+            self.flat["weights"].mul_(self._kept)
+        self._steps.step()
 
     def load(self, state: AdamState) -> None:
         """Go on from this state."""
@@ -115,6 +100,107 @@ class Adam:
             name: part.unflatten(1, shape[1:]) if part.numel() else part.reshape(shape)
             for part, (name, shape) in parts
         }
+
+
+class _Flat(NamedTuple):
+    """What a step reads and writes, each ``(K, P)``."""
+
+    weights: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class _Steps(Protocol):
+    """Adam without the decay."""
+
+    position: Tensor  # where it is in what was planned
+
+    def __init__(self, flat: _Flat, n_planned: int) -> None: ...
+
+    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
+        """Rates, and how many steps were taken before, (K,) each."""
+        ...
+
+    def step(self) -> None: ...
+
+
+def _steps_on(device: torch.device) -> type[_Steps]:
+    return OneKernel if device.type == "cpu" else Elementwise
+
+
+class OneKernel(_Steps):
+    """By the kernel that torch.optim has for the CPU.
+
+    A step reads and writes every number once, which takes a third of the time that the
+    same takes operation by operation. The kernel has one rate and one count for each tensor.
+    """
+
+    def __init__(self, flat: _Flat, n_planned: int) -> None:
+        self._flat = flat
+        self.position = torch.zeros(len(flat.weights), dtype=torch.float32)  # what the kernel reads
+        self._calls: list[Callable[[], None]] = []
+
+    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
+        self.position.copy_(n_steps)
+        self._calls, first = [], 0
+        for (rate, _), alike in groupby(zip(learning_rate.tolist(), n_steps.tolist(), strict=True)):
+            last = first + len(list(alike))
+            self._calls.append(self._call(slice(first, last), rate))
+            first = last
+
+    def _call(self, models: slice, learning_rate: float) -> Callable[[], None]:
+        """A step of some models that are alike, of which one count tells."""
+        parts = ([part[models]] for part in self._flat)
+        return partial(
+            torch.ops.aten._fused_adam_.default,
+            *parts,
+            [],
+            [self.position[models.start]],
+            lr=learning_rate,
+            beta1=_BETA_1,
+            beta2=_BETA_2,
+            weight_decay=0.0,
+            eps=_EPSILON,
+            amsgrad=False,
+            maximize=True,
+        )
+
+    def step(self) -> None:
+        self.position += 1
+        for call in self._calls:
+            call()
+
+
+class Elementwise(_Steps):
+    """Operation by operation: every model has its own rate, in a tensor that a graph reads."""
+
+    def __init__(self, flat: _Flat, n_planned: int) -> None:
+        self._flat = flat
+        self._scratch = torch.empty_like(flat.weights)
+        self._sizes = flat.weights.new_zeros(n_planned, 2, len(flat.weights), 1)
+        self.position = torch.zeros(1, dtype=torch.long, device=flat.weights.device)
+
+    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
+        """What depends on the number of a step alone is computed for all at once."""
+        steps = torch.arange(1, len(self._sizes) + 1, device=n_steps.device)[:, None]
+        counts = n_steps.double() + steps  # (T, K)
+        correction = (1 - _BETA_2**counts).sqrt()
+        rate = learning_rate * correction / (1 - _BETA_1**counts)
+        # With these two, a step is first / (stretch * sqrt(second) + epsilon).
+        stretch = 1 / rate.clamp(min=_LEAST_RATE)
+        self._sizes.copy_(torch.stack((stretch, _EPSILON * correction * stretch), 1)[..., None])
+        self.position.zero_()
+
+    def step(self) -> None:
+        weights, gradient, first, second = self._flat
+        stretch, epsilon = self._sizes.index_select(0, self.position)[0].unbind(0)
+        first.lerp_(gradient, 1 - _BETA_1)
+        second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
+        torch.sqrt(second, out=self._scratch)
+        self._scratch.mul_(stretch).add_(epsilon)
+        weights.addcdiv_(first, self._scratch)
+        self.position += 1
 
 
 def at_rest(weights: Mapping[str, Tensor]) -> AdamState:

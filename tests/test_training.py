@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from skvae import _training as training
-from skvae._adam import Adam
+from skvae._adam import Adam, Elementwise, OneKernel
 from skvae._bounds import ELBO, elbo, importance_weighted
 from skvae._gradient import Gradient
 from skvae._likelihoods import LIKELIHOODS, Likelihood
@@ -576,12 +576,16 @@ def test_a_likelihood_without_a_gradient_of_its_own_trains(monkeypatch, noise):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
-def test_adam_is_torchs(alpha):
+@pytest.mark.parametrize("steps", [OneKernel, Elementwise])
+def test_adam_is_torchs(monkeypatch, steps, alpha):
     """Each model of a stack steps as torch's AdamW does on it alone; biases do not decay."""
-    models, rates = [lone(i, 2, (4,)) for i in range(2)], X.new_tensor([1e-2, 3e-3])
-    alphas = X.new_tensor([alpha, 3 * alpha])
+    monkeypatch.setattr("skvae._adam._steps_on", lambda device: steps)
+    rates, counts = X.new_tensor([1e-2, 1e-2, 3e-3]), [0.0, 7.0, 7.0]
+    models = [lone(i, 2, (4,)) for i in range(len(rates))]
+    alphas = alpha * X.new_tensor([1, 3, 2])
     stacked = stack(models)
     ours = Adam(stacked, alphas, 10)
+    ours.flat["n_steps"].copy_(X.new_tensor(counts)[:, None])
 
     def gradients(model):
         """Of the bound's mean over rows, by autograd."""
@@ -590,12 +594,18 @@ def test_adam_is_torchs(alpha):
         return torch.autograd.grad(bound.mean(1).sum(), list(model.parameters()))
 
     theirs = []
-    for model, rate, decay in zip(models, rates.tolist(), alphas.tolist(), strict=True):
+    for model, rate, decay, count in zip(
+        models, rates.tolist(), alphas.tolist(), counts, strict=True
+    ):
         named = list(model.named_parameters())
         weights = [p for name, p in named if name.endswith("weight")]
         rest = [p for name, p in named if not name.endswith("weight")]
         groups = [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0}]
         theirs.append(torch.optim.AdamW(groups, lr=rate))
+        for p in model.parameters():
+            zero = torch.zeros_like(p)
+            begun = {"step": torch.tensor(count), "exp_avg": zero, "exp_avg_sq": zero.clone()}
+            theirs[-1].state[p] = begun
     for i in range(20):
         if i % 10 == 0:
             ours.plan(rates)
