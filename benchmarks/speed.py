@@ -549,8 +549,8 @@ def inference(sizes: Mapping[str, Size], arguments: argparse.Namespace) -> Table
         "without the linear path, on tensors that are standardised already, in passes of "
         f"{CACHED / 2**20:g} MiB for the widest tensor; for the score it encodes, and for every "
         "draw takes z, decodes, and sums the squares of the residuals over the noise: a normal "
-        "density without its constant. skvae takes two or three steps to the mode of p(z|x) of "
-        "every row as well, each of as many passes as there are components and one, and draws "
+        "density without its constant. skvae takes one to three steps to the mode of p(z|x) of "
+        "every row as well, each about as long as as many draws as there are components, and draws "
         "about it: of its draws fewer serve. With the linear path: the same and, parallel to each "
         "network, one layer from its inputs to its outputs. MiB: what the process grows by at its "
         f"peak, X excluded. {counted(arguments.threads, 'thread')} of torch. {how(arguments)}",

@@ -141,6 +141,18 @@ class Likelihood(Protocol):
     @property
     def mean(self) -> Tensor: ...
 
+    def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        """Its derivatives in what the first outputs have these derivatives in, (Z, K, B, D) each.
+
+        ``outputs`` are those that this likelihood was made of, of one draw.
+        """
+        # By differences: they decide on where z is drawn, and not on what comes of it.
+        step = torch.finfo(torch.float64).eps ** 0.5
+        here = [output.double() for output in outputs]
+        there = [o + step * slope for o, slope in zip(here, slopes, strict=False)]
+        changed = self.of(*there, *here[len(there) :]).mean
+        return changed.sub_(self.of(*here).mean).div_(step)
+
     @property
     def variance(self) -> Tensor: ...
 
@@ -194,6 +206,9 @@ class Gaussian(Likelihood):
     @property
     def mean(self) -> Tensor:
         return self.loc
+
+    def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        return slopes[0]
 
     @property
     def variance(self) -> Tensor:

@@ -135,6 +135,26 @@ class Perceptron(nn.Module):
         outputs = self.linear.first(x)
         return outputs if self.head is None else self.head.first(self._last_hidden(x), outputs)
 
+    def with_jacobian(self, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """What ``forward`` gives, and its derivatives in the last n inputs, (K, M, n, P, O)."""
+        outputs: Tensor = self.linear(x)
+        direct = self.linear.weight.flatten(2)[:, None, -n:]  # of every row alike
+        jacobian = direct.expand(*outputs.shape[:2], *direct.shape[2:])
+        if self.head is not None:
+            changes = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)[-n:]  # of the inputs
+            for layer in cast(Iterable[Linear], self.hidden):
+                sums = layer(x)
+                x = self.activation.function(sums)
+                slope = self.activation.backward(torch.ones_like(sums), sums)
+                # Of the first layer one product for all rows.
+                changes = (changes @ layer.weight[:, None]) * slope[:, :, None]  # (K, M, n, H)
+            outputs = self.head(x, outputs)
+            jacobian = (changes @ self.head.weight.flatten(2)[:, None]).add_(direct)
+        return (
+            outputs.view(*outputs.shape[:2], *self.output_shape),
+            jacobian.unflatten(3, self.output_shape),
+        )
+
     def _last_hidden(self, x: Tensor) -> Tensor:
         for layer in self.hidden:
             x = self.activation.function(layer(x))

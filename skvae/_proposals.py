@@ -33,7 +33,7 @@ from skvae._vae import (
 
 # Fisher scoring is over for a row that gains no more nats: a proposal needs no better.
 _MOST_STEPS = 40
-_LEAST_GAIN = 0.25
+_LEAST_GAIN = 0.5
 
 # Parts of a step that are tried in turn: far from the mode a whole one may go too far, by much
 # where means are exponentials.
@@ -48,22 +48,30 @@ class Laplace(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Standard normal noise (S, 1, 1, Z), the same for every row -> z, (S, 1, B, Z)."""
-        own = noise[:, 0, 0].T
-        deviation: Tensor = torch.linalg.solve_triangular(self.root.mT, own, upper=True)
-        return self.loc + deviation.permute(3, 0, 1, 2)
+        # That of all rows is one product.
+        of_noise = self._inverse_root().movedim(2, 0).flatten(1)  # (Z, B Z)
+        return (noise[:, 0, 0] @ of_noise).view(len(noise), *self.loc.shape).add_(self.loc)
 
     def log_density(self, z: Tensor) -> Tensor:
         """(S, 1, B, Z) -> (S, 1, B), but for the constant of all normal densities."""
         noise = (z - self.loc).permute(1, 2, 0, 3) @ self.root  # (1, B, S, Z)
-        volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return volume - 0.5 * noise.square().sum(-1).permute(2, 0, 1)
+        return self.log_peak - 0.5 * noise.square_().sum(-1).permute(2, 0, 1)
+
+    @property
+    def log_peak(self) -> Tensor:
+        """The log density at ``loc``, (1, B), but for that constant."""
+        return self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def uncorrelated(self) -> Posterior:
         """The normal of the same means and variances."""
-        root = self.root
-        one = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand_as(root)
-        inverse = torch.linalg.solve_triangular(root, one, upper=False)
-        return Posterior(self.loc, inverse.square().sum(-2).log() / 2)
+        return Posterior(self.loc, self._inverse_root().square().sum(-2).log() / 2)
+
+    def _inverse_root(self) -> Tensor:
+        one = torch.eye(self.root.shape[-1], dtype=self.root.dtype, device=self.root.device)
+        inverse: Tensor = torch.linalg.solve_triangular(
+            self.root, one.expand_as(self.root), upper=False
+        )
+        return inverse
 
 
 class Proposal(NamedTuple):
@@ -75,7 +83,7 @@ class Proposal(NamedTuple):
 
     q: Posterior
     mode: Laplace | None = None
-    rest: Posterior | None = None  # the prior for rows with holes, q itself for others
+    rest: Posterior | None = None  # the prior for rows with holes, q itself for those beside them
 
     @classmethod
     def of(
@@ -102,19 +110,35 @@ class Proposal(NamedTuple):
         if not a.sees_mask and mask is not None:
             # To this encoder a missing cell is one at the mean.
             q = Posterior(*map(torch.where, (has_holes,) * 2, mode.uncorrelated(), q))
+        if not has_holes.any():
+            return cls(q, mode)
         return cls(q, mode, Posterior(*(t.masked_fill(has_holes, 0.0) for t in q)))
 
     def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Noise (S, Z) -> z (S, 1, B, Z), and its log density (S, 1, B) but for that constant."""
         n = len(noise)
         parts: list[tuple[Posterior | Laplace, int]] = [(self.q, n)]
-        if self.mode is not None and self.rest is not None:
-            n_rest = n // 4
-            parts = [(self.mode, n - n // 2), (self.q, n // 2 - n_rest), (self.rest, n_rest)]
+        if self.mode is not None:
+            n_rest = n // 4 if self.rest is not None else 0
+            parts = [(self.mode, n - n // 2), (self.q, n // 2 - n_rest)]
+            parts += [(self.rest, n_rest)] if self.rest is not None else []
+        parts = [(part, size) for part, size in parts if size]
         pieces = noise[:, None, None].split([size for _, size in parts])
-        z = torch.cat([part.rsample(own) for (part, _), own in zip(parts, pieces, strict=True)])
-        densities = [part.log_density(z) + math.log(size / n) for part, size in parts if size]
-        return z, torch.logsumexp(torch.stack(densities), 0)
+        draws = [part.rsample(own) for (part, _), own in zip(parts, pieces, strict=True)]
+
+        def density(part: Posterior | Laplace) -> Tensor:
+            """Of all draws; of the part's own the noise is known."""
+            return torch.cat(
+                [
+                    part.log_peak - 0.5 * own.square().sum(-1)
+                    if part is other
+                    else part.log_density(z)
+                    for (other, _), z, own in zip(parts, draws, pieces, strict=True)
+                ]
+            )
+
+        densities = [density(part) + math.log(size / n) for part, size in parts]
+        return torch.cat(draws), torch.logsumexp(torch.stack(densities), 0)
 
 
 def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Laplace:
@@ -123,33 +147,33 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
     By Fisher scoring from z (1, B, Z) on. A row's way is its own: it ends where a step gains
     little, however long others take, with the curvature from which that step was taken.
     """
-    dtype = z.dtype
-    if z.device.type == "cpu" and dtype != torch.float64:
+    exact, precise = model, (x, c)
+    if z.device.type == "cpu" and z.dtype != torch.float64:
         # So that which steps are taken does not hang on how the rows of a batch are rounded. (Many
         # a GPU has next to no float64.)
         state = {name: t.double() for name, t in model.state_dict().items()}
-        model, size = from_state(model.architecture, state), max(1, size // 2)
-        z, x, c = z.double(), x.double(), c.double()
-    z, best = z.clone(), _log_joint(model, z, x, c)
+        exact, precise = from_state(model.architecture, state), (x.double(), c.double())
+    at = z.to(precise[0].dtype, copy=True)
+    best = _log_joint(exact, at, *precise)
     root = z.new_empty(*z.shape, z.shape[-1])
     rows = torch.arange(z.shape[1], device=z.device)
     for _ in range(_MOST_STEPS):
         before = best[:, rows]
-        step, root[:, rows] = _step(model, z[:, rows], x[:, rows], c[:, rows], size)
-        left = rows
+        step, root[:, rows] = _step(model, at[:, rows].to(z.dtype), x[:, rows], c[:, rows], size)
+        step, left = step.to(at.dtype), rows
         for part in _PARTS:
-            tried = z[:, left] + part * step
-            value = _log_joint(model, tried, x[:, left], c[:, left])
+            tried = at[:, left] + part * step
+            value = _log_joint(exact, tried, *(some[:, left] for some in precise))
             is_better = (value > best[:, left])[0]
             better = left[is_better]
-            z[:, better], best[:, better] = tried[:, is_better], value[:, is_better]
+            at[:, better], best[:, better] = tried[:, is_better], value[:, is_better]
             left, step = left[~is_better], step[:, ~is_better]
             if not len(left):
                 break
         rows = rows[(best[:, rows] > before + _LEAST_GAIN)[0]]
         if not len(rows):
             break
-    return Laplace(z.to(dtype), root.to(dtype))
+    return Laplace(at.to(z.dtype), root)
 
 
 def _log_joint(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> Tensor:
@@ -174,25 +198,20 @@ def _slope(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]
     """The gradient of the log joint in z, (1, B, Z), and a root of its expected curvature.
 
     The latter is 1 + J' F J, lower triangular (1, B, Z, Z) in float64, with the Jacobian J of
-    the means and the Fisher information F of the cells that are observed. Differences serve
-    for derivatives: they decide on where to draw, and the weights are right in any case.
+    the means and the Fisher information F of the cells that are observed.
     """
     a, mask = model.architecture, observed(x, model.architecture)
     weights = x.new_ones(*x.shape[:2], 1) if mask is None else mask
-    one = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    change = torch.finfo(z.dtype).eps ** (1 / 3) * z.abs().clamp(min=1)
-    changed = torch.cat((z[None], z + change * one[:, None, None]))  # a component at a time
-    change = change.movedim(-1, 0)[..., None]  # (Z, 1, B, 1)
-    outputs = model.outputs(changed, c, log_exposure(x, a))
-    here = [output[:1] for output in outputs]
-    p, nearby = a.family.of(*here), a.family.of(*outputs).mean[1:]
-    jacobian = ((nearby - p.mean) / change)[:, 0].movedim(0, 1).double()  # (B, Z, D)
-    of_outputs = p.gradients(here, explained(x, a), weights[None])
-    gradient = -z
-    for output, of_output in zip(outputs[: a.n_decoded], of_outputs, strict=False):
-        gradient += ((output[1:] - output[0]) / change * of_output).sum(-1)[:, 0].T
+    outputs, slopes = model.outputs_and_slopes(z[None], c, log_exposure(x, a))
+    p = a.family.of(*outputs)
+    of_outputs = p.gradients(outputs, explained(x, a), weights[None])
+    gradient = -z[0]
+    for slope, of_output in zip(slopes, of_outputs, strict=False):
+        gradient += (slope.movedim(0, 2) @ of_output[0][..., None])[0, ..., 0]
+    jacobian = p.slopes_of_mean(outputs, slopes)[:, 0].movedim(0, 1).double()  # (B, Z, D)
     weighted = jacobian * (weights * p.information[0])[0, :, None]
     # Rows so far out that nothing can be said of them are drawn as widely as the prior.
+    one = torch.eye(z.shape[-1], dtype=torch.float64, device=z.device)
     curvature = (weighted @ jacobian.mT).nan_to_num(0.0, 0.0, 0.0) + one
     root, failure = torch.linalg.cholesky_ex(curvature)
-    return gradient, torch.where((failure > 0)[:, None, None], one.double(), root)[None]
+    return gradient[None], torch.where((failure > 0)[:, None, None], one, root)[None]

@@ -128,7 +128,12 @@ class Posterior(NamedTuple):
     def log_density(self, z: Tensor) -> Tensor:
         """(S, K, B, Z) -> (S, K, B), but for the constant of all normal densities."""
         deviation = (z - self.loc) * (-self.log_scale).exp()
-        return -(0.5 * deviation.square() + self.log_scale).sum(-1)
+        return self.log_peak - 0.5 * deviation.square_().sum(-1)
+
+    @property
+    def log_peak(self) -> Tensor:
+        """The log density at ``loc``, (K, B), but for that constant."""
+        return -self.log_scale.sum(-1)
 
 
 class VAE(nn.Module):
@@ -184,6 +189,19 @@ class VAE(nn.Module):
         decoded = by_draw(self.decoder(decoder_inputs(z, c)), len(z))
         expose(decoded, log_exposure, self.architecture)
         return [*decoded.unbind(3), *self.dispersions()]
+
+    def outputs_and_slopes(
+        self, z: Tensor, c: Tensor, log_exposure: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """``outputs`` of z (1, K, B, Z), and of those of the decoder the derivatives in z.
+
+        Of each (Z, K, B, D): as if the components were draws.
+        """
+        decoded, jacobian = self.decoder.with_jacobian(decoder_inputs(z, c), z.shape[-1])
+        by_cell = decoded[None]
+        expose(by_cell, log_exposure, self.architecture)
+        slopes = jacobian.movedim(2, 0)
+        return [*by_cell.unbind(3), *self.dispersions()], list(slopes.unbind(3))
 
     def terms(self, x: Tensor, c: Tensor, noise: Tensor) -> Terms:
         """(K, B, D), (K, B, C), (S, K, B, Z) -> what the bounds are made of."""

@@ -283,6 +283,22 @@ def test_slope_is_that_of_the_start(name):
     np.testing.assert_allclose(family.slope(mean), slope, rtol=1e-6)
 
 
+@each_family
+def test_slopes_of_the_mean_are_autograds(name):
+    """In two components on which the first output, and no other, depends."""
+    first, *rest = (output[:1] for output in CASES[name].outputs)
+    slopes = uniform(-3, 3, 5)
+
+    def mean(first):
+        return LIKELIHOODS[name].of(first, *rest).mean
+
+    found = LIKELIHOODS[name].of(first, *rest).slopes_of_mean([first, *rest], [slopes])
+    for slope, ours in zip(slopes, found, strict=True):
+        _, theirs = torch.autograd.functional.jvp(mean, first, slope[None])
+        # Differences of half of the digits there are.
+        torch.testing.assert_close(ours, theirs[0], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [0.05, 0.7, 1.0, 3.0, 200.0])
 def test_gamma_draws_are_scipys(shape):
     n = 20_000

@@ -18,6 +18,7 @@ from skvae import VAETransformer, _inference
 from skvae._base import fixed_normals
 from skvae._inference import elbo_terms, scores
 from skvae._likelihoods import LIKELIHOODS
+from skvae._networks import ACTIVATIONS
 from skvae._vae import VAE, Architecture, log_prob_observed
 
 NO_CONDITION = torch.empty(10_000, 0, dtype=torch.float64)
@@ -82,6 +83,27 @@ def test_log_p_is_the_integral_over_z(name):
     assert np.isfinite(expected).all()
     np.testing.assert_allclose(found.log_likelihood, expected, atol=0.15)
     assert np.median(found.effective_sample_size) > 300
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (5,), (7, 4)])
+def test_slopes_of_the_outputs_are_autograds(hidden, activation):
+    """Of both outputs of a column, with a condition and with an exposure."""
+    a = Architecture(6, 3, 2, hidden, activation, "negative_binomial", "decoder", False, True)
+    generator = torch.Generator().manual_seed(0)
+    vae = VAE(a).double()
+    for parameter in vae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator).double()
+    z, c, exposure = (torch.randn(1, 4, n, generator=generator).double() for n in (3, 2, 1))
+    with torch.no_grad():
+        outputs, slopes = vae.outputs_and_slopes(z[None], c, exposure)
+        torch.testing.assert_close(outputs, vae.outputs(z[None], c, exposure))
+    expected = torch.autograd.functional.jacobian(
+        lambda z: tuple(vae.outputs(z[None], c, exposure)), z
+    )
+    for ours, theirs in zip(slopes, expected, strict=True):
+        own = theirs[0, 0].diagonal(dim1=0, dim2=3)[:, 0]  # (D, Z, B): of a row in its own z
+        torch.testing.assert_close(ours[:, 0], own.permute(1, 2, 0), rtol=1e-10, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
