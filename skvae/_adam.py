@@ -138,7 +138,7 @@ class OneKernel(_Steps):
 
     def __init__(self, flat: _Flat, n_planned: int) -> None:
         self._flat = flat
-        self.position = torch.zeros(len(flat.weights), dtype=torch.float32)  # what the kernel reads
+        self.position = torch.zeros(len(flat.weights), dtype=torch.float32, device="cpu")
         self._calls: list[Callable[[], None]] = []
 
     def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
