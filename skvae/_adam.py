@@ -157,13 +157,13 @@ class OneKernel(_Steps):
             *parts,
             [],
             [self.position[models.start]],
-            lr=learning_rate,
+            lr=-learning_rate,  # upwards; `maximize` would keep moments of the opposite sign
             beta1=_BETA_1,
             beta2=_BETA_2,
             weight_decay=0.0,
             eps=_EPSILON,
             amsgrad=False,
-            maximize=True,
+            maximize=False,
         )
 
     def step(self) -> None:

@@ -616,12 +616,14 @@ def test_adam_is_torchs(monkeypatch, steps, alpha):
             for parameter, gradient in zip(model.parameters(), gradients(model), strict=True):
                 parameter.grad = -gradient
             optimizer.step()
-    for model, again in zip(
-        models, unstack(stacked, [m.architecture for m in models]), strict=True
-    ):
-        for name, weights in model.state_dict().items():
-            # Twenty steps of roundings, of numbers near 1.
-            torch.testing.assert_close(again.state_dict()[name], weights, rtol=0, atol=1e-11)
+    state = ours.state(ours.flat)
+    for k, (model, optimizer) in enumerate(zip(models, theirs, strict=True)):
+        for name, parameter in model.named_parameters():
+            kept = optimizer.state[parameter]
+            expected = parameter.detach(), -kept["exp_avg"], kept["exp_avg_sq"]
+            for part, value in zip(("weights", "first", "second"), expected, strict=True):
+                # Twenty steps of roundings, of numbers near 1.
+                torch.testing.assert_close(state[part][name][k], value[0], rtol=0, atol=1e-11)
 
 
 def warmed_up(step, state, device):
