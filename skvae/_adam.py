@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 _LEAST_RATE = 1e-30  # 0, at the end of a schedule, would divide
+
+# Numbers of which a step by one kernel saves, against operation by operation, what its call takes.
+_NUMBERS_A_CALL = 10_000
 
 #: "weights", "first" and "second" moment, each by parameter name, and "n_steps".
 AdamState = Mapping[str, Mapping[str, Tensor]]
@@ -24,8 +27,8 @@ class Adam:
     """The optimiser of a module whose parameters all have the model axis first.
 
     It lays the parameters out as one ``(K, P)`` tensor, of which the module's own become
-    views, so that a step is a few operations in place however many parameters there
-    are. Every operation is element-wise: the models do not see each other.
+    views, so that a step is one kernel or a few operations in place however many parameters
+    there are. All of it is element by element: the models do not see each other.
     """
 
     def __init__(self, module: nn.Module, alpha: Tensor, n_planned: int) -> None:
@@ -44,9 +47,10 @@ class Adam:
         }
         gradient = torch.zeros_like(weights)
         self._n_planned = n_planned
-        self._steps = _steps_on(weights.device)(
-            _Flat(weights, gradient, self.flat["first"], self.flat["second"]), n_planned
-        )
+        flat = _Flat(weights, gradient, self.flat["first"], self.flat["second"])
+        self._elementwise = Elementwise(flat, n_planned)
+        self._one_kernel = OneKernel(flat) if weights.device.type == "cpu" else None
+        self._step = self._elementwise.step
         self._decay = self._kept = None  # (K, P)
         if alpha.any():
             is_weight = [
@@ -63,12 +67,17 @@ class Adam:
     @property
     def changing(self) -> list[Tensor]:
         """All that a step changes."""
-        return [*self.flat.values(), self._steps.position]
+        counts = [] if self._one_kernel is None else [self._one_kernel.counts]
+        return [*self.flat.values(), self._elementwise.position, *counts]
 
     def plan(self, learning_rate: Tensor) -> None:
         """Prepare the next steps; learning_rate (K,). Their count is at once the last one's."""
         count = self.flat["n_steps"]
-        self._steps.plan(learning_rate, count[:, 0])
+        if self._one_kernel is not None and self._one_kernel.plan(learning_rate, count[:, 0]):
+            self._step = self._one_kernel.step
+        else:
+            self._elementwise.plan(learning_rate, count[:, 0])
+            self._step = self._elementwise.step
         if self._decay is not None:
             torch.sub(1, learning_rate[:, None] * self._decay, out=self._kept)
         count += self._n_planned
@@ -77,7 +86,7 @@ class Adam:
         """One step along ``grad`` of all parameters, upwards."""
         if self._kept is not None:
             self.flat["weights"].mul_(self._kept)
-        self._steps.step()
+        self._step()
 
     def load(self, state: AdamState) -> None:
         """Go on from this state."""
@@ -111,43 +120,29 @@ class _Flat(NamedTuple):
     second: Tensor
 
 
-class _Steps(Protocol):
-    """Adam without the decay."""
+class OneKernel:
+    """A step without the decay, by the kernel that torch.optim has for the CPU.
 
-    position: Tensor  # where it is in what was planned
-
-    def __init__(self, flat: _Flat, n_planned: int) -> None: ...
-
-    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
-        """Rates, and how many steps were taken before, (K,) each."""
-        ...
-
-    def step(self) -> None: ...
-
-
-def _steps_on(device: torch.device) -> type[_Steps]:
-    return OneKernel if device.type == "cpu" else Elementwise
-
-
-class OneKernel(_Steps):
-    """By the kernel that torch.optim has for the CPU.
-
-    A step reads and writes every number once, which takes a third of the time that the
-    same takes operation by operation. The kernel has one rate and one count for each tensor.
+    It reads and writes every number once, which takes a third of the time that the same
+    takes operation by operation. The kernel has one rate and one count for each tensor:
+    neighbours that are alike in both share a call.
     """
 
-    def __init__(self, flat: _Flat, n_planned: int) -> None:
+    def __init__(self, flat: _Flat) -> None:
         self._flat = flat
-        self.position = torch.zeros(len(flat.weights), dtype=torch.float32, device="cpu")
+        self.counts = torch.zeros(len(flat.weights), dtype=torch.float32, device="cpu")
         self._calls: list[Callable[[], None]] = []
 
-    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:
-        self.position.copy_(n_steps)
-        self._calls, first = [], 0
+    def plan(self, learning_rate: Tensor, n_steps: Tensor) -> bool:
+        """From so many steps on; False if models differ so that it is not the quicker way."""
+        self._calls.clear()
+        self.counts.copy_(n_steps)
+        first, most = 0, 1 + self._flat.weights.numel() // _NUMBERS_A_CALL
         for (rate, _), alike in groupby(zip(learning_rate.tolist(), n_steps.tolist(), strict=True)):
             last = first + len(list(alike))
             self._calls.append(self._call(slice(first, last), rate))
             first = last
+        return len(self._calls) <= most
 
     def _call(self, models: slice, learning_rate: float) -> Callable[[], None]:
         """A step of some models that are alike, of which one count tells."""
@@ -156,7 +151,7 @@ class OneKernel(_Steps):
             torch.ops.aten._fused_adam_.default,
             *parts,
             [],
-            [self.position[models.start]],
+            [self.counts[models.start]],
             lr=-learning_rate,  # upwards; `maximize` would keep moments of the opposite sign
             beta1=_BETA_1,
             beta2=_BETA_2,
@@ -167,18 +162,19 @@ class OneKernel(_Steps):
         )
 
     def step(self) -> None:
-        self.position += 1
+        self.counts += 1
         for call in self._calls:
             call()
 
 
-class Elementwise(_Steps):
-    """Operation by operation: every model has its own rate, in a tensor that a graph reads."""
+class Elementwise:
+    """The same operation by operation, by tensors of rates and counts: a graph can read them."""
 
     def __init__(self, flat: _Flat, n_planned: int) -> None:
         self._flat = flat
         self._scratch = torch.empty_like(flat.weights)
         self._sizes = flat.weights.new_zeros(n_planned, 2, len(flat.weights), 1)
+        # Of the next step among those that are planned.
         self.position = torch.zeros(1, dtype=torch.long, device=flat.weights.device)
 
     def plan(self, learning_rate: Tensor, n_steps: Tensor) -> None:

@@ -752,7 +752,8 @@ class BaseVAE(
 
         exposure = None if mean else fitted.columns.log_exposure(n_rows, generator)
         exposure = None if exposure is None else exposure.to(z)
-        x = inference.decode(model, z, c, fitted.columns.mean if mean else draw, exposure)
+        cell = fitted.columns.mean if mean else draw
+        x = inference.decode(model, z, c, cell, exposure, is_random=not mean)
         return fitted.columns.decode(x, z.dtype, is_mean=mean), drawn
 
     def _generator(self, random_state: Any) -> torch.Generator:

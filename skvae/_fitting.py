@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -27,15 +26,11 @@ from skvae._packs import n_parameters, packs
 from skvae._rows import Chosen, Rows
 from skvae._run import Run
 from skvae._tables import Table
-from skvae._threads import one_thread
+from skvae._threads import ONE_THREAD_OPERATIONS, one_thread, side_by_side
 from skvae._training import Trained, Training, Watch
 
 if TYPE_CHECKING:
     from skvae._base import BaseVAE
-
-# Multiply-adds of a training step, of all models together, up to which one thread is quicker
-# than several: the work of each would be over before they have met.
-_ONE_THREAD_OPERATIONS = 2e7
 
 # Of the memory that is free, what the trainings of a search may take, or the rows of a fit.
 _SHARE_OF_MEMORY = 0.5
@@ -140,7 +135,7 @@ def fit_together(
     is_on_cpu = all(job.x.device.type == "cpu" for job in jobs)
     n_threads = torch.get_num_threads() if is_on_cpu else 1
     tasks = [partial(_fit_pack, batch, how) for batch in batches]
-    for batch in _side_by_side(tasks, n_threads, how.stop):
+    for batch in side_by_side(tasks, n_threads, how.stop):
         outcomes.update((id(job.request), outcome) for job, outcome in batch)
         if done is not None:
             done(len(batch))
@@ -177,28 +172,6 @@ class _How:
     is_lone: bool  # one fit, which has an outcome where it is interrupted
     is_side_by_side: bool  # with others, each of which is to keep to a thread
     stop: threading.Event = field(default_factory=threading.Event)
-
-
-def _side_by_side(
-    tasks: Sequence[Callable[[], _T]], n_threads: int, stop: threading.Event
-) -> Iterator[_T]:
-    """What they return, as it comes; a thread each, and not all of them for each in turn.
-
-    Threads that share the work of every operation have to wait for each other at its end:
-    with other processes about, most of the time.
-    """
-    if min(n_threads, len(tasks)) < 2:
-        yield from (task() for task in tasks)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        futures = [pool.submit(task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            stop.set()  # those under way end with their round
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
@@ -366,6 +339,6 @@ def _threads_for(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextMa
         run.batch_size * run.n_importance_samples * n_parameters(run.model.architecture)
         for run in runs
     )
-    if how.is_side_by_side or operations <= _ONE_THREAD_OPERATIONS:
+    if how.is_side_by_side or operations <= ONE_THREAD_OPERATIONS:
         return one_thread()
     return contextlib.nullcontext()

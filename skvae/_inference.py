@@ -7,7 +7,10 @@ condition columns, ``S`` draws, ``Z`` components.
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +21,7 @@ from skvae._likelihoods import Likelihood
 from skvae._memory import keep_freed_memory
 from skvae._proposals import Proposal
 from skvae._rows import Rows
+from skvae._threads import ONE_THREAD_OPERATIONS, share
 from skvae._vae import VAE, Posterior, log_exposure, log_prob_observed, observed
 
 # Bytes of the widest tensor of a pass: on a CPU what its cache holds beside the weights, on a
@@ -26,6 +30,10 @@ _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 
 # Draws of z may take so many times as much: they are read once.
 _DRAWN = 4
+
+# Multiply-adds that are worth a thread of their own: some milliseconds, for which it may have to
+# wait while threads that shared an operation before look out for another one.
+_OPERATIONS_A_THREAD = 10 * ONE_THREAD_OPERATIONS
 
 
 class Scores(NamedTuple):
@@ -51,7 +59,7 @@ def means(model: VAE, x: Rows, c: Tensor) -> Tensor:
             return (model.encode_mean(some, given)[0],)
         return (_posterior(model, some, given).loc[0],)
 
-    (loc,) = _by_chunks(answer, len(x), _draws_size(model, 1))
+    (loc,) = _by_chunks(model, answer, len(x), _draws_size(model, 1))
     return loc
 
 
@@ -63,7 +71,7 @@ def posterior(model: VAE, x: Rows, c: Tensor) -> tuple[Tensor, Tensor]:
         q = _posterior(model, some, given)
         return q.loc[0], q.log_scale[0].exp()
 
-    loc, scale = _by_chunks(answer, len(x), _draws_size(model, 1))
+    loc, scale = _by_chunks(model, answer, len(x), _draws_size(model, 1))
     return loc, scale
 
 
@@ -101,7 +109,7 @@ def scores(model: VAE, x: Rows, c: Tensor, noise: Tensor, *, only_holes: bool = 
         _, log_weights = _weighed(model, some, given, noise, only_holes)
         return Scores(log_mean_exp(log_weights), 1 / normalised(log_weights, 0).square().sum(0))
 
-    return Scores(*_by_chunks(answer, len(x), _draws_size(model, len(noise))))
+    return Scores(*_by_chunks(model, answer, len(x), _draws_size(model, len(noise)), len(noise)))
 
 
 def elbo_terms(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> ELBOTerms:
@@ -113,7 +121,7 @@ def elbo_terms(model: VAE, x: Rows, c: Tensor, noise: Tensor) -> ELBOTerms:
         log_px = _log_px(model, q.rsample(noise[:, None, None]), some, given)
         return ELBOTerms(log_px.mean(0), gaussian_kl(q.loc[0], q.log_scale[0]).sum(1))
 
-    return ELBOTerms(*_by_chunks(answer, len(x), _draws_size(model, len(noise))))
+    return ELBOTerms(*_by_chunks(model, answer, len(x), _draws_size(model, len(noise)), len(noise)))
 
 
 def _is_encoded(model: VAE, x: Tensor) -> bool:
@@ -186,7 +194,7 @@ def expected(
             total += (shares[draws, :, None] * cells).sum(0)
         return (total,)
 
-    (means,) = _by_chunks(answer, len(x), _draws_size(model, len(noise)))
+    (means,) = _by_chunks(model, answer, len(x), _draws_size(model, len(noise)), len(noise))
     return means
 
 
@@ -211,7 +219,9 @@ def resampled(
         ]
         return (torch.cat(cells).transpose(0, 1),)
 
-    (draws,) = _by_chunks(answer, len(x), _draws_size(model, max(n, len(noise))))
+    n_draws = max(n, len(noise))
+    size = _draws_size(model, n_draws)
+    (draws,) = _by_chunks(model, answer, len(x), size, n_draws, is_random=True)
     return draws.transpose(0, 1)
 
 
@@ -221,14 +231,19 @@ def decode(
     c: Tensor,
     cell: Callable[[Likelihood], Tensor],
     exposure: Tensor | None = None,
+    *,
+    is_random: bool = False,
 ) -> Tensor:
-    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``; ``exposure`` is its log (N, 1)."""
+    """``cell`` of p(x|z, c), its mean for instance, ``(N, D)``; ``exposure`` is its log (N, 1).
+
+    ``is_random`` tells that it draws.
+    """
 
     def answer(rows: slice) -> tuple[Tensor]:
         exposed = None if exposure is None else exposure[None, rows]
         return (cell(model.decode(z[None, None, rows], c[None, rows], exposed))[0, 0],)
 
-    (decoded,) = _by_chunks(answer, len(z), _pass_size(model))
+    (decoded,) = _by_chunks(model, answer, len(z), _pass_size(model), is_random=is_random)
     return decoded
 
 
@@ -274,19 +289,47 @@ def without_autocast() -> Iterator[None]:
 
 
 def _by_chunks(
-    answer: Callable[[slice], tuple[Tensor, ...]], n_rows: int, size: int
+    model: VAE,
+    answer: Callable[[slice], tuple[Tensor, ...]],
+    n_rows: int,
+    size: int,
+    n_draws: int = 1,
+    *,
+    is_random: bool = False,
 ) -> list[Tensor]:
-    """Answers, each with an axis of rows first, of so many rows at once.
+    """Answers, each with an axis of rows first, of so many rows at once at most.
 
-    They are copied to where all of them go: kept as they are, each would lie in the middle of
-    the memory that its pass has freed, where the next one then finds no room.
+    On a CPU the chunks of what takes long are answered side by side, a thread each; but what
+    draws random numbers is asked in order, and its chunks do not hang on the threads there are.
+
+    Answers are copied to where all of them go: kept as they are, each would lie in the middle
+    of the memory that its pass has freed, where the next one then finds no room.
     """
+    operations = n_rows * n_draws * sum(p.numel() for p in model.parameters())
+    is_on_cpu = model.encoder.linear.weight.device.type == "cpu"
+    is_shared = is_on_cpu and not is_random
+    n_threads = 1
+    if is_shared and operations >= 2 * _OPERATIONS_A_THREAD:
+        n_threads = min(torch.get_num_threads(), int(operations // _OPERATIONS_A_THREAD))
+        # As many chunks for each.
+        size = math.ceil(n_rows / (math.ceil(n_rows / size / n_threads) * n_threads))
     wholes: list[Tensor] = []
-    keep_freed_memory()
-    for start in range(0, n_rows, size):
+    lock = threading.Lock()
+
+    def fill(rows: slice) -> None:
         with torch.inference_mode(), without_autocast():
-            parts = answer(slice(start, start + size))
-        wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
+            parts = answer(rows)
+        with lock:
+            if not wholes:
+                wholes.extend(part.new_empty(n_rows, *part.shape[1:]) for part in parts)
         for whole, part in zip(wholes, parts, strict=True):
-            whole[start : start + size] = part
+            whole[rows] = part
+
+    keep_freed_memory()
+    tasks = [partial(fill, slice(start, start + size)) for start in range(0, n_rows, size)]
+    if is_shared or (is_on_cpu and operations <= ONE_THREAD_OPERATIONS):
+        share(tasks, n_threads)
+    else:
+        for task in tasks:
+            task()
     return wholes

@@ -108,6 +108,13 @@ class Joint(Likelihood):
     def mean(self) -> Tensor:
         return torch.cat([p.mean for p in self.likelihoods], -1)
 
+    def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        found = []
+        for part, p, piece in zip(self.parts, self.likelihoods, self._pieces(outputs), strict=True):
+            own = [slope[..., part.columns] for slope in slopes[: part.n_outputs]]
+            found.append(p.slopes_of_mean(_own(part, piece), own))
+        return torch.cat(found, -1)
+
     @property
     def variance(self) -> Tensor:
         return torch.cat([p.variance for p in self.likelihoods], -1)

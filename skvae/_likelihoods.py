@@ -142,16 +142,20 @@ class Likelihood(Protocol):
     def mean(self) -> Tensor: ...
 
     def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
-        """Its derivatives in what the first outputs have these derivatives in, (Z, K, B, D) each.
+        """Derivatives of the mean, (Z, K, B, D), by the chain rule from those of outputs.
 
-        ``outputs`` are those that this likelihood was made of, of one draw.
+        ``outputs`` are those that this likelihood was made of, of one draw, and ``slopes`` the
+        derivatives of the first of them. Right where a cell's mean hangs on its own outputs
+        alone. With ``information`` they decide on where z is drawn to score a row.
         """
-        # By differences: they decide on where z is drawn, and not on what comes of it.
-        step = torch.finfo(torch.float64).eps ** 0.5
-        here = [output.double() for output in outputs]
-        there = [o + step * slope for o, slope in zip(here, slopes, strict=False)]
-        changed = self.of(*there, *here[len(there) :]).mean
-        return changed.sub_(self.of(*here).mean).div_(step)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaves = [output.detach().clone().requires_grad_() for output in outputs]
+            decoded, mean = leaves[: len(slopes)], self.of(*leaves).mean
+            of_mean = torch.autograd.grad(mean.sum(), decoded, materialize_grads=True)
+        total = torch.zeros_like(slopes[0])
+        for of_output, slope in zip(of_mean, slopes, strict=True):
+            total.addcmul_(of_output, slope)
+        return total
 
     @property
     def variance(self) -> Tensor: ...
@@ -256,9 +260,12 @@ class Bernoulli(Likelihood):
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logit)
 
+    def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        return self.variance * slopes[0]
+
     @property
     def variance(self) -> Tensor:
-        return self.mean * (1 - self.mean)
+        return torch.sigmoid(self.logit) * torch.sigmoid(-self.logit)  # near 1 no digits are lost
 
     def sample(self, generator: torch.Generator) -> Tensor:
         return (drawn(torch.rand, self.logit, generator) < self.mean).to(self.logit.dtype)
@@ -492,6 +499,14 @@ class Categorical(Likelihood):
     @property
     def mean(self) -> Tensor:
         return self._log_share.exp()
+
+    def slopes_of_mean(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        mean, slope = self.mean, slopes[0]
+        of_column = self._by_variable(mean)[1]
+        changes = mean * slope
+        of_variable = changes.new_zeros(*changes.shape[:-1], int(of_column[-1]) + 1)
+        of_variable.index_add_(-1, of_column, changes)
+        return changes.addcmul_(mean, of_variable.index_select(-1, of_column), value=-1)
 
     @property
     def variance(self) -> Tensor:

@@ -35,6 +35,10 @@ from skvae._vae import (
 _MOST_STEPS = 40
 _LEAST_GAIN = 0.5
 
+# Steps that are found in the dtype of the rows. Who has a longer way is far out, and further steps
+# are differences of large numbers.
+_ROUNDED_STEPS = 3
+
 # Parts of a step that are tried in turn: far from the mode a whole one may go too far, by much
 # where means are exponentials.
 _PARTS = (1.0, 0.5, 0.25, 2**-4, 2**-6, 2**-8, 2**-10)
@@ -83,7 +87,7 @@ class Proposal(NamedTuple):
 
     q: Posterior
     mode: Laplace | None = None
-    rest: Posterior | None = None  # the prior for rows with holes, q itself for those beside them
+    rest: Posterior | None = None  # of rows with holes the prior, of others q; None without holes
 
     @classmethod
     def of(
@@ -126,18 +130,13 @@ class Proposal(NamedTuple):
         pieces = noise[:, None, None].split([size for _, size in parts])
         draws = [part.rsample(own) for (part, _), own in zip(parts, pieces, strict=True)]
 
-        def density(part: Posterior | Laplace) -> Tensor:
-            """Of all draws; of the part's own the noise is known."""
-            return torch.cat(
-                [
-                    part.log_peak - 0.5 * own.square().sum(-1)
-                    if part is other
-                    else part.log_density(z)
-                    for (other, _), z, own in zip(parts, draws, pieces, strict=True)
-                ]
-            )
-
-        densities = [density(part) + math.log(size / n) for part, size in parts]
+        densities = []
+        for i, (part, size) in enumerate(parts):
+            of_draws = [part.log_density(z) for z in draws[:i]]
+            # Of its own draws the noise is known: no product, and no digits lost.
+            of_draws.append(part.log_peak - 0.5 * pieces[i].square().sum(-1))
+            of_draws += [part.log_density(z) for z in draws[i + 1 :]]
+            densities.append(torch.cat(of_draws) + math.log(size / n))
         return torch.cat(draws), torch.logsumexp(torch.stack(densities), 0)
 
 
@@ -149,18 +148,19 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
     """
     exact, precise = model, (x, c)
     if z.device.type == "cpu" and z.dtype != torch.float64:
-        # So that which steps are taken does not hang on how the rows of a batch are rounded. (Many
-        # a GPU has next to no float64.)
+        # So that which steps are taken hangs next to never on how the rows of a batch are rounded.
+        # (Many a GPU has next to no float64.)
         state = {name: t.double() for name, t in model.state_dict().items()}
         exact, precise = from_state(model.architecture, state), (x.double(), c.double())
     at = z.to(precise[0].dtype, copy=True)
     best = _log_joint(exact, at, *precise)
     root = z.new_empty(*z.shape, z.shape[-1])
     rows = torch.arange(z.shape[1], device=z.device)
-    for _ in range(_MOST_STEPS):
+    for i in range(_MOST_STEPS):
         before = best[:, rows]
-        step, root[:, rows] = _step(model, at[:, rows].to(z.dtype), x[:, rows], c[:, rows], size)
-        step, left = step.to(at.dtype), rows
+        by, (x_, c_) = (model, (x, c)) if i < _ROUNDED_STEPS else (exact, precise)
+        step, found = _step(by, at[:, rows].to(x_.dtype), x_[:, rows], c_[:, rows], size)
+        root[:, rows], step, left = found.to(root.dtype), step.to(at.dtype), rows
         for part in _PARTS:
             tried = at[:, left] + part * step
             value = _log_joint(exact, tried, *(some[:, left] for some in precise))

@@ -1,17 +1,25 @@
-"""Threads: one for all operations of small models, of every library that counts its own."""
+"""Threads: one for every operation, of every library that counts its own; several side by side."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
+
+#: Multiply-adds up to which one thread is quicker than several: the work of each would be over
+#: before they have met.
+ONE_THREAD_OPERATIONS = 2e7
+
+_T = TypeVar("_T")
 
 
 class _MKL:
@@ -82,3 +90,81 @@ class _OneThread:
 
 #: A context of one thread.
 one_thread = _OneThread()
+
+
+def side_by_side(
+    tasks: Sequence[Callable[[], _T]], n_threads: int, stop: threading.Event | None = None
+) -> Iterator[_T]:
+    """What they return, as it comes; a thread each, and not all of them for each in turn.
+
+    Threads that share the work of every operation have to wait for each other at its end:
+    with other processes about, most of the time. Where this is given up, ``stop`` tells those
+    that are under way.
+    """
+    if min(n_threads, len(tasks)) < 2:
+        yield from (task() for task in tasks)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            if stop is not None:
+                stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Helpers:
+    """Threads that stay, for work that is over before new ones have begun.
+
+    A new thread has memory of its own to fill and libraries to set up, which takes milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """A forked process has none of its parent's."""
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(os.cpu_count(), "skvae")
+            return self._pool.submit(work)
+
+
+_helpers = _Helpers()
+
+
+def share(tasks: Iterable[Callable[[], None]], n_threads: int) -> None:
+    """Do all of them; this thread and the others take one after the other, each as one thread."""
+    waiting, lock = iter(tasks), threading.Lock()
+    is_over = False
+
+    def next_task() -> Callable[[], None] | None:
+        with lock:
+            return None if is_over else next(waiting, None)
+
+    def work() -> None:
+        nonlocal is_over
+        try:
+            with one_thread():
+                while (task := next_task()) is not None:
+                    task()
+        finally:
+            is_over = True  # nothing is left, or is worth doing
+
+    helpers = [_helpers.submit(work) for _ in range(n_threads - 1)]
+    try:
+        work()
+    finally:
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()  # or its error

@@ -193,9 +193,9 @@ class VAE(nn.Module):
     def outputs_and_slopes(
         self, z: Tensor, c: Tensor, log_exposure: Tensor | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """``outputs`` of z (1, K, B, Z), and of those of the decoder the derivatives in z.
+        """``outputs`` of z (1, K, B, Z), and the derivatives of those of the decoder in z.
 
-        Of each (Z, K, B, D): as if the components were draws.
+        They are (Z, K, B, D) each: components stand where draws do.
         """
         decoded, jacobian = self.decoder.with_jacobian(decoder_inputs(z, c), z.shape[-1])
         by_cell = decoded[None]

@@ -295,8 +295,25 @@ def test_slopes_of_the_mean_are_autograds(name):
     found = LIKELIHOODS[name].of(first, *rest).slopes_of_mean([first, *rest], [slopes])
     for slope, ours in zip(slopes, found, strict=True):
         _, theirs = torch.autograd.functional.jvp(mean, first, slope[None])
-        # Differences of half of the digits there are.
-        torch.testing.assert_close(ours, theirs[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ours, theirs[0], rtol=1e-10, atol=1e-12)
+
+
+@each_family
+def test_float32_knows_the_curvature_too(name):
+    """Of outputs at which a mean or a variance has no digits left: bits that are all but sure."""
+    first, *rest = CASES[name].outputs
+    first = 7 * first
+
+    def curvature(dtype):
+        outputs = [output[:1].to(dtype) for output in (first, *rest)]
+        p = LIKELIHOODS[name].of(*outputs)
+        return p.slopes_of_mean(outputs, [torch.ones_like(outputs[0])]).square() * p.information
+
+    # A category that is all but sure has a variance of one rounding.
+    atol = 1e-6 if name == "categorical" else 0
+    np.testing.assert_allclose(
+        curvature(torch.float32), curvature(torch.float64), rtol=1e-4, atol=atol
+    )
 
 
 @pytest.mark.parametrize("shape", [0.05, 0.7, 1.0, 3.0, 200.0])

@@ -555,13 +555,13 @@ def test_on_cuda_batches_follow_one_another(data):
 
 def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    numbers, side_by_side = [], _fitting._side_by_side
+    numbers, side_by_side = [], _fitting.side_by_side
 
     def noted(tasks, n_threads, stop):
         numbers.append(n_threads)
         return side_by_side(tasks, n_threads, stop)
 
-    monkeypatch.setattr(_fitting, "_side_by_side", noted)
+    monkeypatch.setattr(_fitting, "side_by_side", noted)
     prepare = VAETransformer._prepare
 
     def elsewhere(self, request, tables):

@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from skvae import VAETransformer, _inference
 from skvae._base import fixed_normals
 from skvae._inference import elbo_terms, scores
+from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 from skvae._networks import ACTIVATIONS
+from skvae._proposals import _log_joint, _slope
 from skvae._vae import VAE, Architecture, log_prob_observed
 
 NO_CONDITION = torch.empty(10_000, 0, dtype=torch.float64)
@@ -106,6 +108,38 @@ def test_slopes_of_the_outputs_are_autograds(hidden, activation):
         torch.testing.assert_close(ours[:, 0], own.permute(1, 2, 0), rtol=1e-10, atol=1e-12)
 
 
+JOINT = (("poisson", (1, 1)), ("gaussian", (1, 1, 1)), ("categorical", (2, 3)))
+
+
+@pytest.mark.parametrize("noise", ["feature", "decoder"])
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, JOINT])
+def test_a_step_is_by_gradient_and_expected_curvature(likelihood, noise):
+    """The gradient is autograd's; the curvature that of the means, by the information of cells."""
+    a = Architecture(10, 3, 0, (6,), likelihood=likelihood, noise=noise)
+    generator = torch.Generator().manual_seed(0)
+    vae = VAE(a).double()
+    for parameter in vae.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator).double()
+    z, c = torch.randn(1, 7, 3, generator=generator).double(), NO_CONDITION[None, :7]
+    with torch.no_grad():
+        x = vae.decode(z[None], c).sample(generator)[0]
+    mask = (torch.rand(x.shape, generator=generator) > 0.3).double()
+    for name, columns in named_columns(likelihood):
+        if name == "categorical":  # all columns of a variable are there, or none
+            mask[..., columns] = 1.0
+    logs = [torch.zeros_like(x)] if a.n_counts else []
+    rows = torch.cat([x, *(part[..., : a.n_counts] for part in logs), mask], 2)
+    gradient, root = _slope(vae, z, rows, c)
+    z.requires_grad_()
+    (expected,) = torch.autograd.grad(_log_joint(vae, z, rows, c).sum(), z)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+    jacobian = torch.autograd.functional.jacobian(lambda z: vae.decode(z[None], c).mean[0], z)
+    of_row = jacobian[0, :, :, 0].diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (B, D, Z)
+    weights = (mask * vae.decode(z[None], c).information[0])[0, :, :, None]
+    curvature = of_row.mT @ (weights * of_row) + torch.eye(3).double()
+    torch.testing.assert_close((root @ root.mT)[0], curvature.detach(), rtol=1e-9, atol=1e-9)
+
+
 @pytest.fixture(scope="module")
 def digits():
     """A model of most of them, and the rest."""
@@ -159,11 +193,41 @@ def test_modes_that_are_far_are_found(likelihood):
     assert (found.effective_sample_size > 5).double().mean() > 0.98
 
 
-def test_float32_rows_depend_on_themselves_alone(digits):
-    """Rounding decides on no step of the search for a mode."""
-    model, rows = digits[0], (4 * digits[1][:300]).astype(np.float32)  # far from all that was seen
+@pytest.mark.parametrize("times", [1, 4, 10])
+def test_float32_rows_depend_on_themselves_alone(digits, times):
+    """Rounding decides on no step of the search for a mode, also far from all that was seen."""
+    model, rows = digits[0], (times * digits[1][:300]).astype(np.float32)
     single = np.concatenate([model.score_samples(row[None]) for row in rows])
-    np.testing.assert_allclose(single, model.score_samples(rows), rtol=1e-5, atol=2e-3)
+    together = model.score_samples(rows)
+    np.testing.assert_allclose(single, together, rtol=2e-6, atol=1e-4)
+    np.testing.assert_allclose(model.score_samples(rows.astype(float)), together, rtol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, JOINT])
+def test_float64_rows_depend_on_themselves_alone(likelihood):
+    a = Architecture(10, 3, 0, (6,), likelihood=likelihood)
+    generator = torch.Generator().manual_seed(0)
+    vae = VAE(a).double()
+    for parameter in vae.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator).double()
+    z, c = torch.randn(1, 40, 3, generator=generator).double(), NO_CONDITION[None, :40]
+    with torch.no_grad():
+        x = vae.decode(z[None], c).sample(generator)[0, 0]
+    x = torch.cat((x, x[:, : a.n_counts].log1p()), 1)
+    single = torch.cat([scored(vae, row[None], 64).log_likelihood for row in x])
+    torch.testing.assert_close(single, scored(vae, x, 64).log_likelihood, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("weight", [1e20, 1e200])
+def test_curvature_beyond_all_numbers_is_none(weight):
+    """Rows of which nothing can be said have a score, if it is -inf."""
+    dtype = torch.float64 if weight > 1e38 else torch.float32
+    vae = VAE(Architecture(6, 2, 0, ())).to(dtype)
+    with torch.no_grad():
+        vae.decoder.linear.weight.fill_(weight)
+    x = torch.ones(3, 6, dtype=dtype)
+    found = scores(vae, x, x[:, :0], fixed_normals(8, 2).to(dtype)).log_likelihood
+    assert not found.isnan().any()
 
 
 @pytest.mark.parametrize("n_draws", range(1, 8))
@@ -208,12 +272,15 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("n_components", "n_draws"), [(32, 512), (128, 16)])
-def test_draws_and_matrices_are_few_at_a_time(n_components, n_draws, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_features", "n_components", "n_draws"), [(20, 32, 512), (20, 128, 16), (2000, 16, 16)]
+)
+def test_draws_and_matrices_are_few_at_a_time(n_features, n_components, n_draws, monkeypatch):
     monkeypatch.setattr(_inference, "keep_freed_memory", lambda: None)  # a block never touched
-    vae = VAE(Architecture(20, n_components, 0, (8,))).double()
-    vae.randomise(torch.Generator().manual_seed(0), torch.zeros(20))
-    x = torch.zeros(1000, 20, dtype=torch.float64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # another thread would not be seen
+    vae = VAE(Architecture(n_features, n_components, 0, (8,))).double()
+    vae.randomise(torch.Generator().manual_seed(0), torch.zeros(n_features))
+    x = torch.zeros(min(1000, 400_000 // n_features), n_features, dtype=torch.float64)
     with Largest() as largest:
         scored(vae, x, n_draws)
     assert largest.n_bytes < 12 * 2**20  # with all rows at once 64 MiB and more

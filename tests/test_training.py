@@ -576,10 +576,14 @@ def test_a_likelihood_without_a_gradient_of_its_own_trains(monkeypatch, noise):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
-@pytest.mark.parametrize("steps", [OneKernel, Elementwise])
-def test_adam_is_torchs(monkeypatch, steps, alpha):
+@pytest.mark.parametrize(
+    ("numbers_a_call", "way"), [(1, OneKernel), (math.inf, Elementwise)], ids=["kernel", "each"]
+)
+def test_adam_is_torchs(monkeypatch, numbers_a_call, way, alpha):
     """Each model of a stack steps as torch's AdamW does on it alone; biases do not decay."""
-    monkeypatch.setattr("skvae._adam._steps_on", lambda device: steps)
+    monkeypatch.setattr("skvae._adam._NUMBERS_A_CALL", numbers_a_call)
+    n_steps, step = [], way.step
+    monkeypatch.setattr(way, "step", lambda self: (step(self), n_steps.append(1)))
     rates, counts = X.new_tensor([1e-2, 1e-2, 3e-3]), [0.0, 7.0, 7.0]
     models = [lone(i, 2, (4,)) for i in range(len(rates))]
     alphas = alpha * X.new_tensor([1, 3, 2])
@@ -616,6 +620,7 @@ def test_adam_is_torchs(monkeypatch, steps, alpha):
             for parameter, gradient in zip(model.parameters(), gradients(model), strict=True):
                 parameter.grad = -gradient
             optimizer.step()
+    assert len(n_steps) == 20
     state = ours.state(ours.flat)
     for k, (model, optimizer) in enumerate(zip(models, theirs, strict=True)):
         for name, parameter in model.named_parameters():
