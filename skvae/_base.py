@@ -64,6 +64,7 @@ from skvae._sklearn import (
 from skvae._starts import Starts
 from skvae._state import damaged, opened, sealed
 from skvae._tables import Table
+from skvae._threads import one_thread
 from skvae._training import Trained, Training
 from skvae._vae import (
     VAE,
@@ -597,6 +598,7 @@ class BaseVAE(
             self._fitted.model.architecture, {name: t.to(dtype) for name, t in state.items()}
         )
 
+    @one_thread()  # others would be in the way of those that are to share the rows
     def _encoded(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
@@ -685,13 +687,12 @@ class BaseVAE(
     def _log_likelihood(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """log p(x), or log p(x|c), in the units of X."""
         model, x, c = self._encoded(X, values)
-        log_jacobian = self._fitted.columns.log_jacobian(x)
         if c is None:
             log_likelihood = torch.logsumexp(self._joint(model, x, n_draws), 1)
         else:
             noise = _noise(model, n_draws)
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
-        return log_likelihood + log_jacobian.to(log_likelihood)
+        return log_likelihood + self._fitted.columns.log_jacobian(x).to(log_likelihood)
 
     def _n_effective(self, X: Any, values: Any, n_draws: int) -> Tensor:
         """Of the draws for every row; labels that are unknown take their likeliest values."""

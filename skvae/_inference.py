@@ -19,6 +19,7 @@ from torch import Tensor
 from skvae._bounds import gaussian_kl, log_mean_exp
 from skvae._likelihoods import Likelihood
 from skvae._memory import keep_freed_memory
+from skvae._packs import n_parameters
 from skvae._proposals import Proposal
 from skvae._rows import Rows
 from skvae._threads import ONE_THREAD_OPERATIONS, share
@@ -31,9 +32,9 @@ _MAX_BYTES = {"cpu": 2**20, "cuda": 2**25}
 # Draws of z may take so many times as much: they are read once.
 _DRAWN = 4
 
-# Multiply-adds that are worth a thread of their own: some milliseconds, for which it may have to
-# wait while threads that shared an operation before look out for another one.
-_OPERATIONS_A_THREAD = 10 * ONE_THREAD_OPERATIONS
+# Multiply-adds that are worth a thread of their own: a millisecond or two, for which it may have
+# to wait while threads that shared an operation before look out for another one.
+_OPERATIONS_A_THREAD = 5 * ONE_THREAD_OPERATIONS
 
 
 class Scores(NamedTuple):
@@ -305,29 +306,31 @@ def _by_chunks(
     Answers are copied to where all of them go: kept as they are, each would lie in the middle
     of the memory that its pass has freed, where the next one then finds no room.
     """
-    operations = n_rows * n_draws * sum(p.numel() for p in model.parameters())
-    is_on_cpu = model.encoder.linear.weight.device.type == "cpu"
-    is_shared = is_on_cpu and not is_random
-    n_threads = 1
-    if is_shared and operations >= 2 * _OPERATIONS_A_THREAD:
-        n_threads = min(torch.get_num_threads(), int(operations // _OPERATIONS_A_THREAD))
-        # As many chunks for each.
-        size = math.ceil(n_rows / (math.ceil(n_rows / size / n_threads) * n_threads))
+    operations = n_rows * n_draws * n_parameters(model.architecture)
+    n_threads = n_wanted = 1
+    if operations >= 2 * _OPERATIONS_A_THREAD:
+        n_wanted = min(torch.get_num_threads(), int(operations // _OPERATIONS_A_THREAD))
+        n_threads = 1 if is_random else min(n_wanted, n_rows)
+        if n_threads > 1:  # as many chunks for each
+            size = math.ceil(n_rows / (math.ceil(n_rows / size / n_threads) * n_threads))
     wholes: list[Tensor] = []
     lock = threading.Lock()
 
     def fill(rows: slice) -> None:
         with torch.inference_mode(), without_autocast():
             parts = answer(rows)
-        with lock:
-            if not wholes:
-                wholes.extend(part.new_empty(n_rows, *part.shape[1:]) for part in parts)
-        for whole, part in zip(wholes, parts, strict=True):
-            whole[rows] = part
+        # As other tensors are, whatever mode the caller is in: a helper is in none.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            with lock:
+                if not wholes:
+                    wholes.extend(part.new_empty(n_rows, *part.shape[1:]) for part in parts)
+            for whole, part in zip(wholes, parts, strict=True):
+                whole[rows] = part
 
     keep_freed_memory()
     tasks = [partial(fill, slice(start, start + size)) for start in range(0, n_rows, size)]
-    if is_shared or (is_on_cpu and operations <= ONE_THREAD_OPERATIONS):
+    is_on_cpu = model.encoder.linear.weight.device.type == "cpu"
+    if is_on_cpu and (n_threads > 1 or n_wanted == 1):
         share(tasks, n_threads)
     else:
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Threads: one for every operation, of every library that counts its own; several side by side."""
+"""Threads: one for every operation of torch's, and several side by side."""
 
 from __future__ import annotations
 
@@ -51,45 +51,28 @@ def _mkl() -> list[_MKL]:
 
 
 @cache
-def _libraries() -> tuple[list[Any], list[Any]]:
-    """Controllers of what counts threads for the calling thread alone, and of others."""
+def _libraries() -> list[Any]:
+    """Controllers of all that torch's operations are shared by: of the calling thread alone.
+
+    numpy's BLAS is none of them. It has one number for all threads, which threadpoolctl lets one
+    thread set and nobody else put back; nothing here is left to it that takes long.
+    """
     found = ThreadpoolController().lib_controllers
-    own = [library for library in found if library.user_api == "openmp"]
-    return [*own, *_mkl()], [library for library in found if library not in own]
+    return [*(library for library in found if library.user_api == "openmp"), *_mkl()]
 
 
-class _OneThread:
-    """One thread for every operation, and then as many as before; trainings may overlap."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
-        self._before: list[int] = []
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        own, shared = _libraries()
-        before = [library.num_threads for library in own]
-        with self._lock:
-            if not self._n_inside:
-                self._before = [library.num_threads for library in shared]
-            self._n_inside += 1
-        for library in (*own, *shared):
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for every operation of this one, and then as many as before."""
+    torch.get_num_threads()  # of a new thread torch sets the number when it is first asked
+    before = [(library, library.num_threads) for library in _libraries()]
+    try:
+        for library, _ in before:
             library.set_num_threads(1)
-        try:
-            yield
-        finally:
-            for library, n in zip(own, before, strict=True):
-                library.set_num_threads(n)
-            with self._lock:
-                self._n_inside -= 1
-                if not self._n_inside:
-                    for library, n in zip(shared, self._before, strict=True):
-                        library.set_num_threads(n)
-
-
-#: A context of one thread.
-one_thread = _OneThread()
+        yield
+    finally:
+        for library, n in before:
+            library.set_num_threads(n)
 
 
 def side_by_side(
@@ -160,10 +143,14 @@ def share(tasks: Iterable[Callable[[], None]], n_threads: int) -> None:
         finally:
             is_over = True  # nothing is left, or is worth doing
 
-    helpers = [_helpers.submit(work) for _ in range(n_threads - 1)]
+    helpers: list[Future[None]] = []
     try:
+        with contextlib.suppress(RuntimeError):  # no thread is to be had, as when Python ends
+            for _ in range(n_threads - 1):
+                helpers.append(_helpers.submit(work))
         work()
     finally:
+        is_over = True
         begun = [helper for helper in helpers if not helper.cancel()]
         wait(begun)
     for helper in begun:

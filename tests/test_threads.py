@@ -3,10 +3,12 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skvae import VAETransformer, _inference, _threads
 from skvae._threads import share
@@ -127,6 +129,80 @@ def test_helpers_that_are_busy_are_not_waited_for(monkeypatch):
     assert len(done) == 10
     assert not busy.done()
     go_on.set()
+
+
+def test_helpers_that_cannot_be_had_are_done_without(monkeypatch):
+    """At the end of a process no thread can be started."""
+
+    def submit(work):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_threads._helpers, "submit", submit)
+    done = []
+    share([lambda: done.append(1)] * 10, 3)
+    assert len(done) == 10
+
+
+def test_an_interrupt_leaves_nothing_under_way(monkeypatch):
+    submit, n_helpers, done = _threads._helpers.submit, [], []
+
+    def interrupted(work):
+        if n_helpers:
+            while not done:
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+        n_helpers.append(1)
+        return submit(work)
+
+    monkeypatch.setattr(_threads._helpers, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        share((lambda: (time.sleep(0.01), done.append(1)) for _ in range(1000)), 3)
+    n_done = len(done)
+    time.sleep(0.1)
+    assert len(done) == n_done < 1000
+
+
+def test_all_numbers_of_threads_stay(model, threads):
+    """Those of numpy's BLAS too, which one thread may set and no other put back."""
+    threads(3)
+    before = threadpool_info()
+    for _ in range(20):
+        model.transform(X)
+        assert threadpool_info() == before
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(model.transform, X).result()
+        with threadpool_limits(1):
+            assert all(library["num_threads"] == 1 for library in threadpool_info())
+    assert threadpool_info() == before
+
+
+def test_new_helpers_keep_to_one_thread(monkeypatch):
+    """Whatever the user has told torch, which a new thread hears of only when it asks."""
+    monkeypatch.setattr(_threads, "_helpers", _threads._Helpers())
+    before, found, met = torch.get_num_threads(), [], threading.Barrier(2, timeout=10)
+
+    def task():
+        met.wait()
+        torch.get_num_threads()
+        found.extend(library.num_threads for library in _threads._libraries())
+
+    try:
+        torch.set_num_threads(2)
+        share([task] * 2, 2)
+    finally:
+        torch.set_num_threads(before)
+    assert found
+    assert set(found) == {1}
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_modes_of_the_caller_do_not_matter(model, threads, mode):
+    threads(3)
+    expected = model.transform(X)
+    for _ in range(5):
+        with mode():
+            found = model.transform(X), model.impute(X)
+        np.testing.assert_array_equal(found[0], expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
