@@ -591,20 +591,13 @@ class BaseVAE(
             return torch.zeros(n_rows, 0, dtype=dtype, device=device)
         return torch.from_numpy(conditions.encode(values)).to(device, dtype)
 
-    def _model(self, dtype: torch.dtype) -> VAE:
-        """The model with its weights in the dtype of X: inference keeps X's precision."""
-        state = self._fitted.model.state_dict()
-        return from_state(
-            self._fitted.model.architecture, {name: t.to(dtype) for name, t in state.items()}
-        )
-
     @one_thread()  # others would be in the way of those that are to share the rows
     def _encoded(self, X: Any, values: Any) -> tuple[VAE, Encoded, Tensor | None]:
         """The model, x (N, D') and c, or None for c where it is to be integrated out."""
         fitted = self._fitted
         x = to_rows(X)
         check_support(x, fitted.columns.families, self._place)
-        model = self._model(x.dtype)
+        model = fitted.model_in(x.dtype)
         weight = model.encoder.linear.weight
         with_mask = self._has_holes(x, fitted)
         encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
@@ -711,7 +704,7 @@ class BaseVAE(
 
     def _decode(self, z: Tensor, values: Any) -> Tensor:
         """E[x|z] in the units of X, averaged over the labels where they are unknown."""
-        model = self._model(z.dtype)
+        model = self._fitted.model_in(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
         columns, c = self._fitted.columns, self._condition_of_rows(values, len(z), z)
         if c is not None:
@@ -739,7 +732,7 @@ class BaseVAE(
     ) -> tuple[Tensor, np.ndarray | None]:
         """x ~ p(x|z) or its mean, and the number of the labels that were drawn for it."""
         fitted, n_rows = self._fitted, len(z)
-        model = self._model(z.dtype)
+        model = fitted.model_in(z.dtype)
         z = z.to(model.encoder.linear.weight.device)
         c = self._condition_of_rows(values, n_rows, z)
         drawn = None

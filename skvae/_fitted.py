@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,22 @@ class Fitted:
     dtype: str  # of fit's X
     design: dict[str, Any]  # the parameters that a warm start may not change
     table: Table | None = None  # how X is read, where it is more than numbers of one kind
+    _casts: dict[torch.dtype, VAE] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def model_in(self, dtype: torch.dtype) -> VAE:
+        """The model with its weights in the dtype of X: inference keeps X's precision.
+
+        It is kept, as to make one takes longer than to answer for one row.
+        """
+        weight = self.model.encoder.linear.weight
+        if weight.dtype == dtype:
+            return self.model
+        if dtype not in self._casts:
+            cast = {name: t.to(dtype) for name, t in self.model.state_dict().items()}
+            self._casts[dtype] = from_state(self.model.architecture, cast)
+        return self._casts[dtype]
 
     def to_plain(self) -> dict[str, Any]:
         """As numpy arrays, numbers, strings, lists and dicts of these."""

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import re
 import threading
 import warnings
@@ -724,3 +725,17 @@ def test_errors_name_the_method_that_was_called(method):
     model = VAETransformer(**SMALL).fit(X)
     with config_context(array_api_dispatch=True), pytest.raises(ValueError, match=method):
         getattr(model, method)(torch.from_numpy(X))
+
+
+def test_weights_in_another_dtype_are_those_of_the_last_fit():
+    """They are kept from call to call, but in no file."""
+    model = VAETransformer(**SMALL).fit(X.astype(np.float32))
+    before = pickle.dumps(model)
+    first = model.transform(X)
+    assert pickle.dumps(model) == before
+    np.testing.assert_allclose(first, model.transform(X.astype(np.float32)), atol=1e-5)
+    for go_on in (model.partial_fit, model.fit):
+        go_on(X[:30].astype(np.float32))
+        now = model.transform(X)
+        assert np.abs(now - first).max() > 1e-3
+        np.testing.assert_allclose(now, model.transform(X.astype(np.float32)), atol=1e-5)
