@@ -70,6 +70,7 @@ def shaken(model, scale=0.3):
     with torch.no_grad():
         for weights in model._fitted.model.parameters():
             weights.normal_(0, scale, generator=generator)
+    model._fitted._casts.clear()  # fitted weights never change, and are kept in other dtypes too
     return model
 
 
