@@ -64,7 +64,8 @@ from sklearn.preprocessing import StandardScaler
 
 import skvae.model_selection
 from skvae import VAETransformer
-from skvae._fitting import Request, fit_together
+from skvae._fitting import Job, OnAllRows, Request, fit_together
+from skvae._training import Training
 
 SEED = 0
 BATCH_SIZE = 128  # of ours and of skorch's
@@ -212,14 +213,15 @@ def fitted_search(
 def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) -> dict[str, Any]:
     """All fits at once, as a search has them trained."""
     requests = [
-        Request(vae, vae._validate(X, reset=True), None, None, like=X, data=fold)
+        Request(vae, vae._validate(X, reset=True, method="fit"), None, None, like=X, data=fold)
         for vae, fold, X, _ in fits(grid, arguments.device)
     ]
     n_batches = 0
 
-    def report(jobs: Sequence[Any], watches: Sequence[Any]) -> None:
+    def report(jobs: Sequence[Job], training: Training) -> None:
         nonlocal n_batches
-        n_batches += not any(watch.training_bounds for watch in watches)  # before its first round
+        is_first = not any(watch.training_bounds for watch in training.watches)
+        n_batches += is_first and not isinstance(training, OnAllRows)  # which is of the same batch
 
     seconds = seconds_of(lambda: fit_together(requests, report=report))
     held_out = [X for *_, X in fits(grid, arguments.device)]
