@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 import torch
@@ -135,14 +135,17 @@ class OneKernel:
 
     def plan(self, learning_rate: Tensor, n_steps: Tensor) -> bool:
         """From so many steps on; False if models differ so that it is not the quicker way."""
-        self._calls.clear()
+        models = zip(learning_rate.tolist(), n_steps.tolist(), strict=True)
+        groups = [(rate, len(list(alike))) for (rate, _), alike in groupby(models)]
+        if len(groups) > 1 + self._flat.weights.numel() // _NUMBERS_A_CALL:
+            return False
         self.counts.copy_(n_steps)
-        first, most = 0, 1 + self._flat.weights.numel() // _NUMBERS_A_CALL
-        for (rate, _), alike in groupby(zip(learning_rate.tolist(), n_steps.tolist(), strict=True)):
-            last = first + len(list(alike))
-            self._calls.append(self._call(slice(first, last), rate))
-            first = last
-        return len(self._calls) <= most
+        ends = accumulate((n for _, n in groups), initial=0)
+        self._calls = [
+            self._call(slice(*pair), rate)
+            for pair, (rate, _) in zip(pairwise(ends), groups, strict=True)
+        ]
+        return True
 
     def _call(self, models: slice, learning_rate: float) -> Callable[[], None]:
         """A step of some models that are alike, of which one count tells."""

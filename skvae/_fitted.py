@@ -19,7 +19,7 @@ from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 from skvae._networks import ACTIVATIONS
 from skvae._tables import Table
-from skvae._vae import VAE, Architecture, from_state
+from skvae._vae import VAE, Architecture, cast, from_state
 
 # Of `Columns`.
 _TENSORS = ("shift", "scale", "varies", "totals")
@@ -49,8 +49,7 @@ class Fitted:
         if weight.dtype == dtype:
             return self.model
         if dtype not in self._casts:
-            cast = {name: t.to(dtype) for name, t in self.model.state_dict().items()}
-            self._casts[dtype] = from_state(self.model.architecture, cast)
+            self._casts[dtype] = cast(self.model, dtype)
         return self._casts[dtype]
 
     def to_plain(self) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from torch import Tensor
 from skvae._vae import (
     VAE,
     Posterior,
+    cast,
     explained,
-    from_state,
     log_exposure,
     log_prob_observed,
     observed,
@@ -150,8 +150,7 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
     if z.device.type == "cpu" and z.dtype != torch.float64:
         # So that which steps are taken hangs next to never on how the rows of a batch are rounded.
         # (Many a GPU has next to no float64.)
-        state = {name: t.double() for name, t in model.state_dict().items()}
-        exact, precise = from_state(model.architecture, state), (x.double(), c.double())
+        exact, precise = cast(model, torch.float64), (x.double(), c.double())
     at = z.to(precise[0].dtype, copy=True)
     best = _log_joint(exact, at, *precise)
     root = z.new_empty(*z.shape, z.shape[-1])

@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(
-    tasks: Sequence[Callable[[], _T]], n_threads: int, stop: threading.Event | None = None
+    tasks: Sequence[Callable[[], _T]], n_threads: int, stop: threading.Event
 ) -> Iterator[_T]:
     """What they return, as it comes; a thread each, and not all of them for each in turn.
 
@@ -93,8 +93,7 @@ def side_by_side(
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
-            if stop is not None:
-                stop.set()
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -460,6 +460,12 @@ def from_state(architecture: Architecture, state: State) -> VAE:
     return model
 
 
+def cast(model: VAE, dtype: torch.dtype) -> VAE:
+    """A lone model with the same weights in another dtype."""
+    state = {name: t.to(dtype) for name, t in model.state_dict().items()}
+    return from_state(model.architecture, state)
+
+
 def pad(t: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros at the tail of every axis until ``t`` has this shape."""
     widths = [w for n, target in zip(t.shape, shape, strict=True) for w in (target - n, 0)]

@@ -87,15 +87,29 @@ def test_log_p_is_the_integral_over_z(name):
     assert np.median(found.effective_sample_size) > 300
 
 
+def all_random(architecture, scale=0.5):
+    """A model that has nothing in common with a trained one, and the generator of its weights."""
+    generator = torch.Generator().manual_seed(0)
+    vae = VAE(architecture).double()
+    for parameter in vae.parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator).double()
+    return vae, generator
+
+
+def drawn_rows(vae, n_rows, generator):
+    """z (1, B, Z), c (1, B, 0) and x (1, B, D) of p(x|z)."""
+    z = torch.randn(1, n_rows, vae.architecture.n_components, generator=generator).double()
+    c = NO_CONDITION[None, :n_rows]
+    with torch.no_grad():
+        return z, c, vae.decode(z[None], c).sample(generator)[0]
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 4)])
 def test_slopes_of_the_outputs_are_autograds(hidden, activation):
     """Of both outputs of a column, with a condition and with an exposure."""
     a = Architecture(6, 3, 2, hidden, activation, "negative_binomial", "decoder", False, True)
-    generator = torch.Generator().manual_seed(0)
-    vae = VAE(a).double()
-    for parameter in vae.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator).double()
+    vae, generator = all_random(a, 1.0)
     z, c, exposure = (torch.randn(1, 4, n, generator=generator).double() for n in (3, 2, 1))
     with torch.no_grad():
         outputs, slopes = vae.outputs_and_slopes(z[None], c, exposure)
@@ -116,19 +130,13 @@ JOINT = (("poisson", (1, 1)), ("gaussian", (1, 1, 1)), ("categorical", (2, 3)))
 def test_a_step_is_by_gradient_and_expected_curvature(likelihood, noise):
     """The gradient is autograd's; the curvature that of the means, by the information of cells."""
     a = Architecture(10, 3, 0, (6,), likelihood=likelihood, noise=noise)
-    generator = torch.Generator().manual_seed(0)
-    vae = VAE(a).double()
-    for parameter in vae.parameters():
-        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator).double()
-    z, c = torch.randn(1, 7, 3, generator=generator).double(), NO_CONDITION[None, :7]
-    with torch.no_grad():
-        x = vae.decode(z[None], c).sample(generator)[0]
+    vae, generator = all_random(a)
+    z, c, x = drawn_rows(vae, 7, generator)
     mask = (torch.rand(x.shape, generator=generator) > 0.3).double()
     for name, columns in named_columns(likelihood):
         if name == "categorical":  # all columns of a variable are there, or none
             mask[..., columns] = 1.0
-    logs = [torch.zeros_like(x)] if a.n_counts else []
-    rows = torch.cat([x, *(part[..., : a.n_counts] for part in logs), mask], 2)
+    rows = torch.cat((x, torch.zeros_like(x[..., : a.n_counts]), mask), 2)
     gradient, root = _slope(vae, z, rows, c)
     z.requires_grad_()
     (expected,) = torch.autograd.grad(_log_joint(vae, z, rows, c).sum(), z)
@@ -206,13 +214,8 @@ def test_float32_rows_depend_on_themselves_alone(digits, times):
 @pytest.mark.parametrize("likelihood", [*LIKELIHOODS, JOINT])
 def test_float64_rows_depend_on_themselves_alone(likelihood):
     a = Architecture(10, 3, 0, (6,), likelihood=likelihood)
-    generator = torch.Generator().manual_seed(0)
-    vae = VAE(a).double()
-    for parameter in vae.parameters():
-        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator).double()
-    z, c = torch.randn(1, 40, 3, generator=generator).double(), NO_CONDITION[None, :40]
-    with torch.no_grad():
-        x = vae.decode(z[None], c).sample(generator)[0, 0]
+    vae, generator = all_random(a)
+    x = drawn_rows(vae, 40, generator)[2][0]
     x = torch.cat((x, x[:, : a.n_counts].log1p()), 1)
     single = torch.cat([scored(vae, row[None], 64).log_likelihood for row in x])
     torch.testing.assert_close(single, scored(vae, x, 64).log_likelihood, rtol=1e-12, atol=0)
