@@ -6,7 +6,7 @@ Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in train
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -183,6 +183,11 @@ def read_condition(
     Where any number of rows will do, a single value is a condition of one row. Raises
     ValueError for missing values and for a length that is not ``n_rows``.
     """
+    if isinstance(condition, (Mapping, Set)):
+        raise TypeError(
+            f"condition has to be a column or a table with a row for each row; got a "
+            f"{type(condition).__name__}. A DataFrame has columns with names."
+        )
     if _is_frame(condition):
         given = [str(name) for name in condition.columns]
         if len(set(given)) < len(given):
@@ -217,6 +222,8 @@ def read_condition(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
                 f"for each row of X (or of Z, or of n_samples)."
             )
+        if values.dtype.kind == "O":
+            _check_hashable(name, values)
         missing = is_blank(values, infinite=True)
         if missing.any():
             raise ValueError(
@@ -225,6 +232,15 @@ def read_condition(
                 f"make the missing a category of its own."
             )
     return columns
+
+
+def _check_hashable(name: str, values: np.ndarray) -> None:
+    for row, value in enumerate(values.tolist()):
+        if not isinstance(value, Hashable):
+            raise ValueError(
+                f"condition column {name!r} has {value!r} (row {row}), which is no label: a "
+                f"{type(value).__name__} can change. Labels are strings or numbers."
+            )
 
 
 def _is_frame(condition: Any) -> bool:
@@ -240,21 +256,24 @@ def kinds_of(condition: Any, values: Values) -> list[str]:
     """Of the columns of a condition: floats are a "number"; all else is a "label", or a "category"
     if its dtype says so.
     """
-    is_frame = _is_frame(condition)
-    given = [condition[name] for name in condition.columns] if is_frame else [condition]
-    given *= len(values) // len(given)  # all columns of an array are of its dtype
-
-    def kind(one: Any, column: np.ndarray) -> str:
-        if is_categorical(one):
-            return "category"
-        return "number" if column.dtype.kind == "f" else "label"
-
-    return [kind(one, column) for one, (_, column) in zip(given, values, strict=True)]
+    return _kinds(
+        condition, values, lambda column: "number" if column.dtype.kind == "f" else "label"
+    )
 
 
 def kinds_of_target(y: Any, values: Values) -> list[str]:
     """Of the columns of y, which are those of its values."""
-    return ["category"] if is_categorical(y) else [_kind_of_target(column) for _, column in values]
+    return _kinds(y, values, _kind_of_target)
+
+
+def _kinds(given: Any, values: Values, kind: Callable[[np.ndarray], str]) -> list[str]:
+    """ "category" if a column's dtype says so, else of what kind its values are."""
+    columns = [given[name] for name in given.columns] if _is_frame(given) else [given]
+    columns *= len(values) // len(columns)  # all columns of an array are of its dtype
+    return [
+        "category" if is_categorical(one) else kind(column)
+        for one, (_, column) in zip(columns, values, strict=True)
+    ]
 
 
 def _kind_of_target(y: np.ndarray) -> str:
@@ -293,4 +312,6 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     names = [name or "y"]
     if values.ndim == 2:
         names = list(getattr(y, "columns", [f"y{i}" for i in range(values.shape[1])]))
-    return read_condition(values, n_rows, names=[str(name) for name in names])
+    # scikit-learn has one dtype for all, and floats for integers that may be missing.
+    is_typed = _is_frame(y) or hasattr(y, "to_numpy")
+    return read_condition(y if is_typed else values, n_rows, names=[str(name) for name in names])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Hashable, Sequence
 from numbers import Integral, Real
@@ -22,6 +23,9 @@ _KINDS = {
     "uint": "integer", "float": "float", "double": "float",
 }  # fmt: skip
 
+# Of polars: their cells are no single values.
+_NESTED = ("Struct", "List", "Array")
+
 
 class Cells(NamedTuple):
     """A column of a user's table, read or to be written."""
@@ -39,7 +43,11 @@ def kind_of(name: Any, dtype: str) -> str:
         for beginning, kind in _KINDS.items():
             if dtype.lower().startswith(beginning):
                 return kind
-    raise ValueError(
+    raise unknown_dtype(name, dtype)
+
+
+def unknown_dtype(name: Any, dtype: str) -> ValueError:
+    return ValueError(
         f"column {name!r} has the dtype {dtype}, which no likelihood is for. Drop the column, or "
         "turn it into numbers or categories."
     )
@@ -146,8 +154,16 @@ def narrowed(column: np.ndarray) -> np.ndarray:
         return column
     values = column.tolist()
     array = np.array(values)
+    if array.dtype.kind == "f" and _is_whole(column):
+        return column  # NaN alone made floats of them
     is_text = all(isinstance(value, str) for value in values)
     return array if (array.dtype.kind in "biuf" or is_text) and array.ndim == 1 else column
+
+
+def _is_whole(column: np.ndarray) -> bool:
+    """Whether objects are integers or bools, but for those missing."""
+    there = column[~is_blank(column)].tolist()
+    return bool(there) and all(isinstance(value, (Integral, np.bool_)) for value in there)
 
 
 def is_categorical(column: Any) -> bool:
@@ -183,12 +199,20 @@ def _of_array(position: int, values: np.ndarray) -> Cells:
 def _of_series(name: Any, series: Any) -> Cells:
     dtype, declared, is_ordered = series.dtype, None, False
     # Of pandas' sparse columns the dtype is that of their values.
-    text = str(dtype.subtype if str(dtype).startswith("Sparse[") else dtype)
+    dtype = dtype.subtype if str(dtype).startswith("Sparse[") else dtype
+    text = str(dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype)
+    if text.startswith(_NESTED):
+        raise unknown_dtype(name, text)
     if text.startswith("Enum"):  # polars; its Categorical knows categories of other columns too
         text, declared = "Enum", dtype.categories.to_numpy()
     elif text == "category":
         declared, is_ordered = narrowed(dtype.categories.to_numpy()), bool(dtype.ordered)
-    return _of_objects(Cells(name, narrowed(plain(series)), text, declared, is_ordered))
+    values = narrowed(plain(series))
+    if _is_rounded(values):
+        # Beside missing cells numpy has integers as floats.
+        objects = np.array(series.to_list(), dtype=object)
+        values = objects if _is_whole(objects) else values
+    return _of_objects(Cells(name, values, text, declared, is_ordered))
 
 
 def _of_objects(cells: Cells) -> Cells:
@@ -198,9 +222,15 @@ def _of_objects(cells: Cells) -> Cells:
     types = {type(value) for value in cells.values[~is_blank(cells.values)].tolist()}
     if not types or bool in types or not all(issubclass(one, Real) for one in types):
         return cells
-    is_whole = all(issubclass(one, Integral) for one in types)
     numbers = numbers_of(cells, "gaussian")
-    return cells._replace(values=numbers, dtype="Int64" if is_whole else "float64")
+    if not all(issubclass(one, Integral) for one in types):
+        return cells._replace(values=numbers, dtype="float64")
+    return cells._replace(values=cells.values if _is_rounded(numbers) else numbers, dtype="Int64")
+
+
+def _is_rounded(numbers: np.ndarray) -> bool:
+    """Whether these floats, if they were integers, may be others now."""
+    return numbers.dtype.kind == "f" and bool((np.abs(numbers) >= 2**53).any())
 
 
 def categories_of(cells: Cells) -> np.ndarray:
@@ -215,8 +245,16 @@ def categories_of(cells: Cells) -> np.ndarray:
         ) from None
 
 
-def check_hashable(cells: Cells) -> None:
-    """A category is a single value, that others may be equal to."""
+def check_categories(cells: Cells) -> None:
+    """A category is a single value, that others may be equal to; and infinity is none."""
+    is_infinite = is_blank(cells.values, infinite=True) & ~is_blank(cells.values)
+    if is_infinite.any():
+        row = int(np.argmax(is_infinite))
+        raise ValueError(
+            f"column {cells.name!r} of X has {cells.values.tolist()[row]!r} (row {row}), which is "
+            "no category: X contains infinity. Put a category of its own there, or NaN if the "
+            "cell is missing."
+        )
     if cells.values.dtype.kind != "O":
         return
     for row, value in enumerate(cells.values.tolist()):
@@ -283,14 +321,11 @@ def kept(cells: Cells, X: Any, position: int) -> Cells:
 
 
 def _exactly(X: Any, position: int) -> np.ndarray:
-    """A column in which integers stay such beside missing cells: as objects."""
+    """A column in which integers that floats would round are objects."""
     if not hasattr(X, "columns"):
         return _of_array(position, narrowed(as_array(X)[:, position])).values
     name = X.columns[position]
-    series = X[name]
-    values = _of_series(name, series).values
-    is_rounded = values.dtype.kind == "f" and kind_of(name, str(series.dtype)) == "integer"
-    return np.array(series.to_list(), dtype=object) if is_rounded else values
+    return _of_series(name, X[name]).values
 
 
 def with_index(rows: Any, X: Any) -> Any:
@@ -320,12 +355,24 @@ def _polars(columns: Sequence[Cells]) -> Any:
         found = pl.Series(cells.name, cells.values.tolist() if is_text else cells.values)
         if not cells.dtype:
             return found
-        name = cells.dtype.partition("(")[0]
-        return found.cast(
-            getattr(pl, name) if cells.declared is None else pl.Enum(cells.declared.tolist())
-        )
+        if cells.declared is not None:
+            return found.cast(pl.Enum(cells.declared.tolist()))
+        return found.cast(_polars_dtype(cells.dtype))
 
     return pl.DataFrame([series(cells) for cells in columns])
+
+
+def _polars_dtype(text: str) -> Any:
+    """The dtype that is written so, for instance Datetime(time_unit='ms', time_zone=None)."""
+    pl = importlib.import_module("polars")
+    call = ast.parse(text, mode="eval").body
+    given = call.keywords if isinstance(call, ast.Call) else []
+    dtype = getattr(pl, text.partition("(")[0])
+    # The text may be of a file that somebody made.
+    if not (isinstance(dtype, type) and issubclass(dtype, pl.DataType)):
+        raise ValueError(f"{text!r} is no dtype of polars.")
+    parameters = {one.arg: ast.literal_eval(one.value) for one in given if one.arg}
+    return dtype(**parameters) if parameters else dtype
 
 
 def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:

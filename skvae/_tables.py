@@ -16,7 +16,7 @@ from skvae._frames import (
     LIBRARIES,
     Cells,
     categories_of,
-    check_hashable,
+    check_categories,
     frame_of,
     is_blank,
     kept,
@@ -42,8 +42,10 @@ class Column:
     @classmethod
     def of(cls, cells: Cells, family: str) -> Column:
         categories, is_declared = cells.declared, cells.declared is not None
+        if family and family != "categorical":
+            kind_of(cells.name, cells.dtype)  # what cannot be written again is not learned
         if family == "categorical" and categories is None:
-            check_hashable(cells)
+            check_categories(cells)
             categories = categories_of(cells)
         return cls(cells.name, cells.dtype, family, categories, is_declared, cells.is_ordered)
 
@@ -56,6 +58,7 @@ class Column:
         """(N,) numbers; NaN where they are missing, or by ``unknown`` a category is new."""
         if not self.is_categorical:
             return numbers_of(cells, self.family)
+        check_categories(cells)
         return self._codes(cells.values, unknown)
 
     def _codes(self, values: np.ndarray, unknown: str) -> np.ndarray:
@@ -91,7 +94,7 @@ class Column:
         if kind == "category" or is_between:
             return Cells(self.name, numbers, "")
         if kind == "integer":
-            numbers = np.rint(numbers).clip(*_range(self.dtype)).astype(np.int64)
+            numbers = _integers(numbers, self.dtype)
         return self._cells(numbers > 0.5 if kind == "bool" else numbers)
 
     def _cells(self, values: np.ndarray) -> Cells:
@@ -180,7 +183,7 @@ class Table:
         columns = tuple(Column(**column) for column in plain["columns"])
         for column in columns:
             categories = column.categories
-            if column.family:
+            if column.family and not column.is_categorical:
                 kind_of(column.name, column.dtype)
             is_list = isinstance(categories, np.ndarray) and categories.ndim == 1
             if not isinstance(column.dtype, str) or not (is_list or categories is None):
@@ -190,11 +193,13 @@ class Table:
         return cls(columns, plain["library"])
 
 
-def _range(dtype: str) -> tuple[int, int]:
-    """The integers that a dtype holds, where numpy has one of its name."""
+def _integers(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """The nearest ones that the dtype holds, where numpy has one of its name."""
     try:
         info = np.iinfo(dtype.lower())
     except (TypeError, ValueError):
         info = np.iinfo(np.int64)
-    # Beyond 2^62 a float rounds to what no int64 is.
-    return max(int(info.min), -(2**62)), min(int(info.max), 2**62)
+    last = float(info.max)
+    if last > info.max:  # the largest of 64 bits is no float: the next one below it
+        last = float(np.nextafter(last, 0))
+    return np.rint(numbers).clip(float(info.min), last).astype(info.dtype)

@@ -1,11 +1,13 @@
 """ConditionalVAE: where the condition comes from, and what integrating it out means."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import sklearn
 from scipy.special import logsumexp
+from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -61,6 +63,38 @@ def test_data_frames_of_labels_and_numbers(library):
     b = ConditionalVAE(**SMALL).fit(X, condition=labels)
     assert b.condition_proba(X).shape == (N, 4)
     assert b.sample(condition=labels).shape == (N, 3)
+
+
+def test_columns_of_y_are_read_as_those_of_a_condition():
+    """By their own dtypes, of which scikit-learn's checks make one for all."""
+    pd = pytest.importorskip("pandas")
+    codes = pd.Series(2**60 + 1 + CODE)
+    for y in (codes.astype("Int64"), codes.astype("Int64").to_frame("y")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataConversionWarning)  # a table of one column
+            a = ConditionalVAE(**SMALL).fit(X, y)
+        assert a.classes_.tolist() == [2**60 + 1, 2**60 + 2]
+    table = pd.DataFrame({"level": pd.Categorical(0.5 + CODE), "kind": NAMES, "id": codes})
+    by_y, by_condition = (
+        ConditionalVAE(**SMALL).fit(X, table),
+        ConditionalVAE(**SMALL).fit(X, condition=table),
+    )
+    for a in (by_y, by_condition):
+        assert [c.tolist() for c in a.categories_] == [
+            [0.5, 1.5],
+            ["ant", "bee"],
+            [2**60 + 1, 2**60 + 2],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "error"),
+    [({"kind": NAMES}, TypeError), ({0, 1}, TypeError), ([[{1}]] * N, ValueError)],
+    ids=["mapping", "set", "unhashable"],
+)
+def test_what_is_no_condition(condition, error):
+    with pytest.raises(error, match=r"condition.*(table|label)"):
+        ConditionalVAE(**SMALL).fit(X, condition=condition)
 
 
 def test_floats_in_a_mixed_table_are_numbers():

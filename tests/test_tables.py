@@ -124,6 +124,23 @@ def test_objects_that_are_numbers_are_no_categories():
     assert families(fitted(DF[["age"]].assign(flag=bits))) == ["gaussian", "categorical"]
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
+def test_how_a_cell_is_missing_changes_nothing(missing):
+    """read_csv has bools beside NaN, of which numpy makes floats."""
+    there = np.arange(N) % 7 > 0
+    table = pd.DataFrame(
+        {
+            "flag": DF["flag"].astype(object).where(there, missing),
+            "visits": DF["visits"].astype(object).where(there, missing),
+        }
+    )
+    for X in (table, table.to_numpy(), table.to_numpy().tolist()):
+        assert families(fitted(X)) == ["categorical", "negative_binomial"]
+    completed = fitted(table).impute(table)["flag"]
+    assert {type(value) for value in completed} == {bool}
+    assert (completed[there] == DF["flag"][there]).all()
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "bool"])
 def test_auto_of_an_array_goes_by_its_dtype(dtype):
     X = np.column_stack([DF["visits"], DF["visits"] + DF["flag"]]).astype(dtype)
@@ -300,6 +317,66 @@ def test_draws_stay_in_the_range_of_their_dtype():
     # A gaussian of these moments has a sixth of its mass on either side.
     assert (drawn == 0).mean() > 0.1
     assert (drawn == 255).mean() > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_draws_reach_to_the_ends_of_64_bits(dtype):
+    """The largest is no float, and what is above it is no integer."""
+    info = np.iinfo(dtype)
+    ends = np.where(DF["flag"], info.max, info.min).astype(dtype)
+    drawn = fitted(DF[["age"]].assign(x=ends), {"gaussian": ["age", "x"]}).sample(200)["x"]
+    assert drawn.dtype == dtype
+    assert ((drawn.astype(float) == float(info.max)) | (drawn > info.max - 2**12)).mean() > 0.1
+    assert (drawn == info.min).mean() > 0.1
+
+
+WHEN = pd.to_datetime(["2020-01-01 12:00", "2021-07-01 12:00"] * (N // 2))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        WHEN,
+        WHEN.tz_localize("Europe/Berlin"),
+        WHEN - WHEN[0],
+        WHEN.to_period("D"),
+        pl.Series(WHEN.to_list(), dtype=pl.Datetime("ms", "Europe/Berlin")),
+        pl.Series(WHEN.to_list()).dt.date(),
+        pl.Series(["1.50", "2.50"] * (N // 2)).cast(pl.Decimal(5, 2)),
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_categories_of_any_type(values):
+    """They come back in their dtype, also from a file."""
+    library = pl if isinstance(values, pl.Series) else pd
+    X = library.DataFrame({"age": DF["age"].tolist(), "x": values})
+    model = fitted(X, {"categorical": ["x"], "remainder": "auto"})
+    drawn = pickle.loads(pickle.dumps(model)).sample(50)["x"]
+    assert drawn.dtype == X["x"].dtype
+    assert set(drawn) == set(X["x"])
+    # As a condition they are kept beside the model.
+    given = fitted(X, {"gaussian": ["age"]}, ConditionalVAE, condition_columns="x")
+    assert set(given.sample(50)["x"]) == set(X["x"])
+
+
+@pytest.mark.parametrize("kind", ["Int64", "category", "object", "polars"])
+def test_large_integers_beside_missing_cells_are_categories(kind):
+    """As floats these would all be one."""
+    ids = np.array([2**60 + 1, 2**60 + 2, 2**60 + 3, None] * (N // 4), dtype=object)
+    column = pl.Series(ids.tolist()) if kind == "polars" else pd.Series(ids, dtype="Int64")
+    column = column if kind in ("polars", "Int64") else column.astype(kind)
+    library = pl if kind == "polars" else pd
+    X = library.DataFrame({"age": DF["age"].tolist(), "id": column})
+    completed = fitted(X, {"categorical": ["id"], "gaussian": ["age"]}).impute(X)["id"].to_list()
+    assert set(completed) == {2**60 + 1, 2**60 + 2, 2**60 + 3}
+    assert all(new == old for new, old in zip(completed, ids, strict=True) if old is not None)
+
+
+def test_numbers_of_the_other_byte_order():
+    X = DF[["age", "visits"]].astype({"age": ">f8", "visits": ">i8"})
+    model, native = fitted(X), fitted(DF[["age", "visits"]])
+    np.testing.assert_array_equal(model.score_samples(X), native.score_samples(DF[X.columns]))
+    assert VAEImputer(random_state=0).fit(X).transform(X).shape == X.shape
 
 
 def test_plain_names_give_arrays():
@@ -505,6 +582,11 @@ def test_a_column_all_missing():
 
 def test_infinities():
     says(["infinity"], VAETransformer(likelihood="auto", **SMALL).fit, DF.assign(age=np.inf))
+    likelihood = {"categorical": ["age"], "remainder": "auto"}
+    whole = DF.assign(age=DF["age"].round())
+    bad = whole.assign(age=whole["age"].replace(whole["age"][3], -np.inf))
+    says(["'age'", "row 3", "infinity"], VAETransformer(likelihood=likelihood, **SMALL).fit, bad)
+    says(["'age'", "row 3", "infinity"], fitted(whole, likelihood).transform, bad)
 
 
 def test_mixed_types_in_a_column():
@@ -523,7 +605,12 @@ def test_strings_where_numbers_are_needed():
 
 def test_a_dtype_that_no_likelihood_is_for():
     bad = DF.assign(day=pd.Timestamp("2020-01-01"))
-    says(["'day'", "datetime64"], VAETransformer(likelihood="auto", **SMALL).fit, bad)
+    for likelihood in ("auto", {"gaussian": ["day"], "remainder": "auto"}):
+        model = VAETransformer(likelihood=likelihood, **SMALL)
+        says(["'day'", "datetime64", "categories"], model.fit, bad)
+    for cells in ([{"a": 1}, None], [[1, 2], None]):
+        bad = pl.DataFrame({"age": [1.0, 2.0], "cells": cells})
+        says(["'cells'", "no likelihood"], VAETransformer(likelihood="auto", **SMALL).fit, bad)
 
 
 @pytest.mark.parametrize(
