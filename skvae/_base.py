@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -224,10 +224,12 @@ class BaseVAE(
             self._adopt(outcome.estimator, like)
         if outcome.error is not None:
             raise outcome.error
-        for message in outcome.warnings:
-            _warn(message, ConvergenceWarning)
-        if outcome.interrupt is not None:
-            raise outcome.interrupt
+        try:
+            for message in outcome.warnings:
+                _warn(message, ConvergenceWarning)
+        finally:  # an interrupt gets out where warnings are errors, too
+            if outcome.interrupt is not None:
+                raise outcome.interrupt
         if context is not None:
             context.call_on_fit_task_end(
                 estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
@@ -235,13 +237,17 @@ class BaseVAE(
 
     def _adopt(self, other: BaseVAE, like: Any) -> None:
         """What an equal fit has left behind, as if it had been this one."""
-        found = fitted_attributes(other)
-        # Equal columns may have other names here: those of this X are there already.
-        vars(self).update({name: found[name] for name in found if name not in _OF_COLUMNS})
+        found = {
+            name: value
+            for name, value in vars(other).items()
+            # Equal columns may have other names here: those of this X are there already.
+            if _is_of_fit(name) and name not in _OF_COLUMNS
+        }
         # Another thread or process may not have known of this namespace.
         for name in _ARRAYS:
             if name in found:
-                setattr(self, name, from_tensor(to_tensor(found[name]), like))
+                found[name] = from_tensor(to_tensor(found[name]), like)
+        self._take_on(found)
         if isinstance(self.random_state, np.random.RandomState):
             self.random_state.set_state(other.random_state.get_state())
 
@@ -260,12 +266,32 @@ class BaseVAE(
 
     def _attributes_by_now(self, job: Job, training: Training) -> dict[str, Any]:
         """What a fit would leave behind if it ended here."""
-        stopped = copy.copy(self)
-        stopped._conclude(job, training.results(), None)
-        return fitted_attributes(stopped)
+        return self._left_behind(job, self._starts.best(training.results()))
 
-    def _set_condition(self, source: str) -> None:
-        """What a fit leaves behind of where its condition came from, if it had one."""
+    def _left_behind_of_condition(self, fitted: Fitted, request: Request) -> dict[str, Any]:
+        """What a fit leaves behind of its condition and where this came from, if it had one."""
+        return {}
+
+    def _take_on(self, found: dict[str, Any]) -> None:
+        """Have these fitted attributes and no others but for those of the columns of X.
+
+        In one step: an interrupt would leave a network with the labels of another.
+        """
+        own = {
+            name: value
+            for name, value in vars(self).items()
+            if name in _OF_COLUMNS or not _is_of_fit(name)
+        }
+        self.__dict__ = own | found
+
+    def __copy__(self) -> Self:
+        """Of callbacks, in every epoch: without a state that is sealed, opened and checked.
+
+        Halfway through a fit the columns of X are already those of the next model.
+        """
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
 
     @property
     def _starts(self) -> Starts:
@@ -373,6 +399,19 @@ class BaseVAE(
     ) -> list[str]:
         """Set the fitted attributes by the best result; give the warnings it deserves."""
         best = self._starts.best(results)
+        self._take_on(self._left_behind(job, best))
+        # A linear start is a model already; random networks are none.
+        architecture = best.model.architecture
+        is_random = job.previous is None and self._starts.methods(architecture) == ("random",)
+        is_random = is_random and architecture.n_features > 0
+        is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
+        is_interrupted = interrupt is not None
+        return list(
+            self._warnings(best, job, is_untrained=is_untrained, is_interrupted=is_interrupted)
+        )
+
+    def _left_behind(self, job: Job, best: Trained) -> dict[str, Any]:
+        """The fitted attributes by this result, all but those of the columns of X."""
         kl, variance = inference.averages(best.model, job.x, job.c, job.columns.variance)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
@@ -386,20 +425,22 @@ class BaseVAE(
             job.design,
             job.request.table,
         )
-        history = _history(best, job)  # which goes over all rows: before anything is set
-        self._set_fitted(fitted, kl, job)
-        self._set_noise_variance(variance, job.request.like)
-        vars(self).update(history)
-        self._set_condition(job.request.source)
-        # A linear start is a model already; random networks are none.
-        architecture = best.model.architecture
-        is_random = job.previous is None and self._starts.methods(architecture) == ("random",)
-        is_random = is_random and architecture.n_features > 0
-        is_untrained = is_random and best.has_validation and best.bound <= best.start_bound
-        is_interrupted = interrupt is not None
-        return list(
-            self._warnings(best, job.run, is_untrained=is_untrained, is_interrupted=is_interrupted)
-        )
+        like, dtype = job.request.like, _DTYPES[fitted.dtype]
+        found = {
+            "_fitted": fitted,
+            "_n_features_out": fitted.model.architecture.n_components,
+            "kl_per_component_": from_tensor(kl.to(dtype), like),
+            "likelihoods_": list(fitted.columns.families),
+            "n_active_components_": int((kl > ACTIVE_NATS).sum()),
+            "device_": str(job.x.device),
+            **_history(best, job),
+            **self._left_behind_of_condition(fitted, job.request),
+        }
+        if fitted.model.architecture.likelihood != "bernoulli":
+            # Of p(x|z), the mean over all rows at the means of q(z|x).
+            variance = fitted.columns.decode_variance(variance)
+            found["noise_variance_"] = from_tensor(variance.to(dtype), like)
+        return found
 
     def _run_template(
         self,
@@ -458,27 +499,10 @@ class BaseVAE(
         # Twice the rows there are at most: a batch of millions of copies serves nobody.
         return min(size, 2 ** math.ceil(math.log2(n_rows)))
 
-    def _set_fitted(self, fitted: Fitted, kl: Tensor, job: Job) -> None:
-        """What was trained, and how much each component tells."""
-        self._fitted = fitted
-        self._n_features_out = fitted.model.architecture.n_components
-        self.kl_per_component_ = from_tensor(kl.to(_DTYPES[fitted.dtype]), job.request.like)
-        self.likelihoods_ = list(fitted.columns.families)
-        self.n_active_components_ = int((kl > ACTIVE_NATS).sum())
-        self.device_ = str(job.x.device)
-
-    def _set_noise_variance(self, variance: Tensor, like: Any) -> None:
-        """That of p(x|z), the mean over all rows at the means of q(z|x), (D',)."""
-        fitted = self._fitted
-        if fitted.model.architecture.likelihood == "bernoulli":
-            vars(self).pop("noise_variance_", None)
-            return
-        variance = fitted.columns.decode_variance(variance)
-        self.noise_variance_ = from_tensor(variance.to(_DTYPES[fitted.dtype]), like)
-
     def _warnings(
-        self, best: Trained, run: Run, *, is_untrained: bool, is_interrupted: bool
+        self, best: Trained, job: Job, *, is_untrained: bool, is_interrupted: bool
     ) -> Iterator[str]:
+        is_over = not job.request.is_partial  # which is not the end of anything
         if is_interrupted:
             yield (
                 f"Training was interrupted after {self.n_iter_} epochs; the estimator holds the "
@@ -500,12 +524,11 @@ class BaseVAE(
                 f"learning_rate_init (now {self.learning_rate_init:g}), check X for columns with "
                 "extreme values in a few rows, or use more rows."
             )
-        elif best.is_improving and run.max_iter > 1 and len(best.training_bounds) >= run.max_iter:
+        elif best.is_improving and is_over and len(best.training_bounds) >= job.run.max_iter:
             yield (
                 f"Stopped after max_iter={self.max_iter} epochs while the bound was still "
                 "improving. Increase max_iter or learning_rate_init."
             )
-        is_over = run.max_iter > 1  # partial_fit is not the end of anything
         if is_over and self.n_active_components_ == 0 and best.model.architecture.n_features:
             remedy = "increase max_iter"
             a = best.model.architecture
@@ -974,14 +997,10 @@ def _completed(x: Tensor, other: Tensor) -> Tensor:
     return torch.where(x.isnan(), other.to(x), x)
 
 
-def fitted_attributes(estimator: BaseVAE) -> dict[str, Any]:
-    """What `_conclude` has set."""
-    names = ("_fitted", "_n_features_out", "_source", "_condition_at")
-    return {
-        name: value
-        for name, value in vars(estimator).items()
-        if name in names or (name.endswith("_") and not name.startswith("_"))
-    }
+def _is_of_fit(name: str) -> bool:
+    """Whether an attribute of this name is one that fits leave behind."""
+    private = ("_fitted", "_n_features_out", "_source", "_condition_at")
+    return name in private or (name.endswith("_") and not name.startswith("_"))
 
 
 def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -1007,7 +1026,7 @@ def _history(best: Trained, job: Job) -> dict[str, Any]:
         log_jacobian = job.validation_log_jacobian
     has_validation = best.has_validation and math.isfinite(best.bound)
     return {
-        "n_iter_": max(1, len(best.training_bounds)),
+        "n_iter_": len(best.training_bounds),
         "loss_curve_": loss_curve,
         "validation_scores_": [bound + log_jacobian for bound in best.validation_bounds],
         "best_validation_score_": best.bound + log_jacobian if has_validation else None,

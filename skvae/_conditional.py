@@ -24,6 +24,8 @@ from skvae._conditions import (
     warn_of_many_labels,
 )
 from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
+from skvae._fitted import Fitted
+from skvae._fitting import Request
 from skvae._frames import as_array, check_names_differ, received
 from skvae._messages import changed_error, listed
 from skvae._reading import METHODS_OF_FIT
@@ -32,6 +34,7 @@ from skvae._sklearn import (
     check_n_features,
     columns_at,
     fit_context,
+    from_tensor,
     is_dispatched,
     to_numpy,
     to_tensor,
@@ -695,22 +698,20 @@ class ConditionalVAE(BaseVAE):
         )
         return self
 
-    def _set_condition(self, source: str) -> None:
-        self._source = source
-        for name in ("classes_", "categories_", "combinations_", "condition_prior_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        conditions = self._fitted.conditions
+    def _left_behind_of_condition(self, fitted: Fitted, request: Request) -> dict[str, Any]:
+        found: dict[str, Any] = {"_source": request.source}
+        conditions = fitted.conditions
         if conditions.labels:
-            self.categories_ = conditions.labels
+            found["categories_"] = conditions.labels
         if conditions.combinations is not None:
             every = np.arange(len(conditions.log_prior))
             labels = [column.tolist() for column in conditions.values(every)]
-            self.combinations_ = list(zip(*labels, strict=True))
-            prior = np.exp(conditions.log_prior).astype(self._fitted.dtype)
-            self.condition_prior_ = self._output(torch.from_numpy(prior), None)
+            found["combinations_"] = list(zip(*labels, strict=True))
+            prior = np.exp(conditions.log_prior).astype(fitted.dtype)
+            found["condition_prior_"] = from_tensor(torch.from_numpy(prior), request.like)
             if len(labels) == 1:
-                self.classes_ = conditions.labels[0]
+                found["classes_"] = conditions.labels[0]
+        return found
 
     def _names_beside(self) -> str:
         """The columns of X that are the condition, as users call them."""

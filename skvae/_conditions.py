@@ -197,9 +197,10 @@ def read_condition(
         name = getattr(condition, "name", None)
         values = plain(condition)
         if values.ndim == 0 and n_rows is not None:
+            repeated = f"[{condition!r}] * {n_rows}"
             raise ValueError(
                 f"condition has to be a column or a table with a value for every row; got the "
-                f"single value {condition!r}. Write [{condition!r}] for one row."
+                f"single value {condition!r}. Write {[condition] if n_rows == 1 else repeated}."
             )
         values = np.atleast_1d(values)
         if values.ndim == 1:

@@ -176,7 +176,8 @@ PARAMETERS = """\
     warm_start : bool, default=False
         Whether `fit` continues from the weights, optimiser state, scales and component
         order of the last fit. Set it before the first: a fit without it ends on all rows,
-        and the next would have none to stop by that it has not seen.
+        and the next would have none to stop by that it has not seen. For the same reason
+        it wants an int for `random_state`: with others each fit holds out other rows.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the validation split, the starts, the order of rows and all noise.

@@ -50,17 +50,18 @@ class Epochs:
         running = [watch for watch in watches if not watch.is_finished]
         if self._n_epochs % every and running:
             return
-        line = f"[{name}] epoch {self._n_epochs}/{self._estimator.max_iter}"
+        n_planned = self._estimator.max_iter if not job.request.is_partial else 1
+        line = f"[{name}] epoch {self._n_epochs}/{n_planned}"
         if isinstance(training, OnAllRows):
             print(f"{line}: on all rows, those for validation included")
             return
         best = max(watches, key=lambda watch: watch.bound)
         if best.has_validation:
-            kind, log_jacobian = "validation", job.validation_log_jacobian
+            kind, log_jacobian = "best validation", job.validation_log_jacobian
         else:
             kind, log_jacobian = "training", job.training_log_jacobian
         bound = best.bound + log_jacobian
         print(
-            f"{line}: best {kind} bound {bound:.3f} nats, "
+            f"{line}: {kind} bound {bound:.3f} nats, "
             f"{len(running)} of {len(watches)} starts running"
         )

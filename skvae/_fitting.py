@@ -190,7 +190,13 @@ def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
     for job, of_job in zip(jobs, results, strict=True):
         estimator = job.request.estimator
         with _threads_for([job.run], how):
-            messages = estimator._conclude(job, of_job, interrupt)
+            try:
+                messages = estimator._conclude(job, of_job, interrupt)
+            except KeyboardInterrupt as caught:
+                if not how.is_lone:
+                    raise
+                interrupt = caught  # the training is done, and is not to be lost
+                messages = estimator._conclude(job, of_job, interrupt)
         outcomes.append((job, Outcome(estimator, messages, interrupt=interrupt)))
     return outcomes
 

@@ -108,6 +108,15 @@ def test_ctrl_c_among_the_epochs_on_all_rows():
     assert epochs.scores[-1] != epochs.scores[n_iter - 1]
 
 
+def test_a_refit_on_other_columns():
+    """Halfway through it the estimator has the columns of one model and the network of another."""
+    monitor = ScoringMonitor(scoring=lambda model, X, y: {"nats": model.score(X)})
+    model = VAETransformer(**SMALL).set_callbacks(monitor).fit(X)
+    model.fit(X[:, :3])
+    plain = VAETransformer(**SMALL).fit(X[:, :3])
+    np.testing.assert_array_equal(model.transform(X[:, :3]), plain.transform(X[:, :3]))
+
+
 def test_teardown_follows_an_error():
     epochs = Epochs()
     with pytest.raises(ValueError, match="infinity"):

@@ -337,6 +337,22 @@ def test_interrupt_leaves_a_complete_model(ctrl_c_in_the_fourth_epoch):
     assert np.isfinite(model.score(X, NAMES))
 
 
+@pytest.mark.parametrize("stage", ["_left_behind", "_left_behind_of_condition", "_take_on"])
+def test_interrupt_while_the_attributes_are_set_leaves_the_model_before(monkeypatch, stage):
+    """Never the network of one fit with the labels of another."""
+    model = ConditionalVAE(**SMALL).fit(X, NAMES)
+    before = model.transform(X)
+
+    def interrupted(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConditionalVAE, stage, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X[:, :2], CODE)
+    assert model.classes_.tolist() == ["ant", "bee"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), before)
+
+
 def test_unknown_labels_take_their_likeliest_values(model):
     """In the answers that split a bound: those of the labels condition_proba prefers."""
     likeliest = model.classes_[model.condition_proba(X).argmax(1)]

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import VAETransformer, _fitting
-from skvae._training import Training
+from skvae import _inference as inference
+from skvae._training import Training, _Group
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -178,6 +180,65 @@ def test_interrupt_keeps_the_best_weights(ctrl_c_in_the_fourth_epoch):
     assert np.isfinite(model.transform(X)).all()
     assert np.isfinite(model.score(X))
     assert model.sample(2).shape == (2, 6)
+
+
+def test_interrupt_gets_out_where_warnings_are_errors(ctrl_c_in_the_fourth_epoch):
+    """As an error of the fit a cross-validation would go on after it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        with pytest.raises(KeyboardInterrupt):
+            cross_val_score(VAETransformer(**SMALL), X, cv=3)
+
+
+@pytest.mark.parametrize("n_times", [1, 2])
+def test_interrupt_after_the_last_epoch_keeps_the_training(monkeypatch, n_times):
+    """And a second one is obeyed, with the model before it left as it was."""
+    pressed, plain = [], inference.averages
+
+    def interrupted(*arguments):
+        if len(pressed) < n_times:
+            pressed.append(1)
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    before = VAETransformer(**SMALL).fit(X[:, :3])
+    model = clone(before).fit(X[:, :3])
+    monkeypatch.setattr(inference, "averages", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    if n_times == 1:
+        np.testing.assert_array_equal(
+            model.transform(X), VAETransformer(**SMALL).fit(X).transform(X)
+        )
+    else:
+        np.testing.assert_array_equal(model.transform(X[:, :3]), before.transform(X[:, :3]))
+
+
+def test_interrupt_before_the_first_epoch_is_none(monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Group, "round", interrupted)
+    model = VAETransformer(**SMALL)
+    with pytest.warns(match="after 0 epochs"), pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert (model.n_iter_, model.loss_curve_) == (0, [])
+    assert np.isfinite(model.score(X))  # the start is a model
+
+
+@pytest.mark.parametrize("max_iter", [1, 2])
+def test_a_single_epoch_is_warned_of_too(max_iter):
+    with pytest.warns(ConvergenceWarning, match=f"Stopped after max_iter={max_iter}"):
+        VAETransformer(2, max_iter=max_iter, random_state=0).fit(X**3)
+
+
+def test_verbose_without_rows_for_validation(capsys):
+    """What is kept is the latest, not the best; and a call of partial_fit is one epoch."""
+    VAETransformer(**{**SMALL, "early_stopping": False}, verbose=10).fit(X)
+    VAETransformer(**SMALL, verbose=10).partial_fit(X)
+    out = capsys.readouterr().out
+    assert "best" not in out
+    assert "epoch 1/1:" in out
 
 
 @pytest.mark.parametrize("verbose", [0, 1, True, 10])
