@@ -319,7 +319,7 @@ class BaseVAE(
         run = self._run_template(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self._starts.n_runs(run.model.architecture)
         # What goes on has other noise than before: met again and again it would be learned.
-        n_taken = int(previous.optimizer["n_steps"]["n_steps"]) if previous else 0
+        n_taken = previous.n_steps + previous.n_vain if previous else 0
         seeds = [
             (0 if previous else _integer(random), (_integer(random) + n_taken) % _N_SEEDS)
             for _ in range(n_models)
@@ -425,6 +425,9 @@ class BaseVAE(
             job.design,
             job.request.table,
         )
+        previous = job.previous
+        if previous is not None and fitted.n_steps == previous.n_steps:
+            fitted = replace(fitted, n_vain=previous.n_vain + 1)
         like, dtype = job.request.like, _DTYPES[fitted.dtype]
         found = {
             "_fitted": fitted,

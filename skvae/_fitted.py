@@ -36,9 +36,15 @@ class Fitted:
     dtype: str  # of fit's X
     design: dict[str, Any]  # the parameters that a warm start may not change
     table: Table | None = None  # how X is read, where it is more than numbers of one kind
+    n_vain: int = 0  # fits that went on from this model and came to no better one
     _casts: dict[torch.dtype, VAE] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def n_steps(self) -> int:
+        """Those that led to this model."""
+        return int(self.optimizer["n_steps"]["n_steps"])
 
     def model_in(self, dtype: torch.dtype) -> VAE:
         """The model with its weights in the dtype of X: inference keeps X's precision.
@@ -69,6 +75,7 @@ class Fitted:
             },
             "dtype": self.dtype,
             "design": self.design,
+            "n_vain": self.n_vain,
         }
 
     @classmethod
@@ -114,6 +121,8 @@ class Fitted:
         }
         if not np.isfinite(optimizer["n_steps"]["n_steps"]).all():
             raise ValueError("its optimizer has taken no number of steps")
+        if not _are_counts([plain["n_vain"]], 0):
+            raise ValueError(f"it has gone on {plain['n_vain']!r} times")
         return cls(
             from_state(architecture, _to_tensors(weights, device)),
             columns,
@@ -122,6 +131,7 @@ class Fitted:
             plain["dtype"],
             design,
             table,
+            plain["n_vain"],
         )
 
 

@@ -1,6 +1,7 @@
 """VAETransformer: what a fit leaves behind, and what its numbers mean."""
 
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -224,6 +225,19 @@ def test_interrupt_before_the_first_epoch_is_none(monkeypatch):
         model.fit(X)
     assert (model.n_iter_, model.loss_curve_) == (0, [])
     assert np.isfinite(model.score(X))  # the start is a model
+
+
+def test_a_warm_start_that_led_nowhere_is_not_repeated():
+    """Else every further one would be the same epochs again, bit for bit."""
+    wine = load_wine().data[:80]
+    model = VAETransformer(4, warm_start=True, random_state=0, max_iter=100).fit(wine)
+    model.set_params(learning_rate_init=0.3, max_iter=3)  # nothing better will be found
+    before, curves = model.transform(wine), []
+    for _ in range(3):
+        model = pickle.loads(pickle.dumps(model.fit(wine)))
+        curves.append(model.loss_curve_)
+        np.testing.assert_array_equal(model.transform(wine), before)  # the best weights stay
+    assert curves[0] != curves[1] != curves[2]
 
 
 @pytest.mark.parametrize("max_iter", [1, 2])
