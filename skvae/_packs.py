@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from skvae._run import Run
 from skvae._vae import VAE, Architecture, widest
@@ -56,26 +57,41 @@ def _divided(
     max_bytes: float,
     max_models: float,
 ) -> Iterator[list[int]]:
-    pack: list[int] = []
+    pack = _Pack()
     for i in members:
-        lone = runs[i].model.architecture
-        if not pack:
-            padded, total, asked = lone, 0, 0
-        joined = widest([padded, lone])
-        total_with = total + n_models[i]
-        asked_with = asked + n_models[i] * n_parameters(lone)
-        fits = (
-            total_with <= max_models
-            and total_with * n_bytes(runs[i], joined) <= max_bytes
-            and total_with * n_parameters(joined) <= _MAX_PADDING * asked_with
+        longer = pack.joined_by(i, runs[i], n_models[i])
+        if pack.members and not longer.is_within(runs[i], max_bytes, max_models):
+            yield list(pack.members)
+            longer = _Pack().joined_by(i, runs[i], n_models[i])
+        pack = longer
+    yield list(pack.members)
+
+
+class _Pack(NamedTuple):
+    """Runs, and what they come to in one batch."""
+
+    members: tuple[int, ...] = ()
+    n_models: int = 0
+    n_asked: int = 0  # parameters of all models, unpadded
+    padded: Architecture | None = None  # that all are padded to
+
+    def joined_by(self, i: int, run: Run, n_models: int) -> _Pack:
+        lone = run.model.architecture
+        return _Pack(
+            (*self.members, i),
+            self.n_models + n_models,
+            self.n_asked + n_models * n_parameters(lone),
+            lone if self.padded is None else widest([self.padded, lone]),
         )
-        if pack and not fits:
-            yield pack
-            pack, joined = [], lone
-            total_with, asked_with = n_models[i], n_models[i] * n_parameters(lone)
-        pack.append(i)
-        padded, total, asked = joined, total_with, asked_with
-    yield pack
+
+    def is_within(self, run: Run, max_bytes: float, max_models: float) -> bool:
+        """The run is one of them, and in all but its architecture like the others."""
+        assert self.padded is not None
+        return (
+            self.n_models <= max_models
+            and self.n_models * n_bytes(run, self.padded) <= max_bytes
+            and self.n_models * n_parameters(self.padded) <= _MAX_PADDING * self.n_asked
+        )
 
 
 @lru_cache(maxsize=1024)
