@@ -24,4 +24,5 @@ if not TYPE_CHECKING:  # a type checker would take every name for a module
         """A submodule, imported when it is first asked for, as scikit-learn's are."""
         if name in _SUBMODULES:
             return import_module(f"skvae.{name}")
-        raise AttributeError(f"module 'skvae' has no attribute {name!r}")
+        hint = ", unless it is imported: import skvae.onnx" if name == "onnx" else ""
+        raise AttributeError(f"module 'skvae' has no attribute {name!r}{hint}")

@@ -621,6 +621,12 @@ def test_the_package_does_without():
     assert done.returncode == 0, done.stderr
 
 
+def test_who_has_not_imported_it_is_told_to():
+    done = python("import skvae; skvae.onnx.register()")
+    assert "AttributeError: module 'skvae' has no attribute 'onnx'" in done.stderr
+    assert "import skvae.onnx" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("missing", ["onnx", "skl2onnx"])
 def test_a_missing_extra_is_named(missing):
     done = python(f"import sys; sys.modules[{missing!r}] = None; import skvae.onnx")
