@@ -12,11 +12,13 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.dates import date2num
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from scipy.stats import norm
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -30,6 +32,7 @@ from sklearn.preprocessing import (
 )
 
 from skvae import ConditionalVAE, VAETransformer, plotting
+from skvae.impute import VAEImputer
 from skvae.plotting import (
     ComponentDisplay,
     LatentSpaceDisplay,
@@ -422,11 +425,23 @@ def test_text_of_line_panels_is_whole(vae, frame, n_rows):
         TraversalDisplay.from_estimator(named, components=range(min(3, n_rows))),
     ):
         assert_whole(display.figure_)
-    _, axes = plt.subplots(1, 3)
-    narrow = ReconstructionDisplay.from_estimator(vae, X, n_rows=n_rows, ax=axes[0])
-    narrow.figure_.canvas.draw()
-    [title] = [text for text in narrow.ax_.findobj(Text) if text.get_text() == "row 0"]
-    assert narrow.legend_.get_window_extent().y0 > title.get_window_extent().y1
+    display = ReconstructionDisplay.from_estimator(vae, X, n_rows=n_rows)
+    display.figure_.canvas.draw()
+    [title] = [text for text in display.ax_.findobj(Text) if text.get_text() == "row 0"]
+    assert display.legend_.get_window_extent().y0 > title.get_window_extent().y1
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_legend_of_reconstructions_stays_in_the_axes(vae, n_columns, layout):
+    figure, axes = plt.subplots(2, n_columns, layout=layout, squeeze=False)
+    display = ReconstructionDisplay.from_estimator(vae, X, n_rows=2, ax=axes[1, 0])
+    figure.canvas.draw()
+    legend = display.legend_.get_window_extent()
+    # A layout gives the panels also the margin that axes without labels do not need.
+    place = Bbox.union([ax.get_window_extent() for ax in (axes[1, 0], *display.axes_)])
+    assert place.x0 <= legend.x0 <= legend.x1 <= place.x1
+    assert place.y0 <= legend.y0 <= legend.y1 <= place.y1
 
 
 @pytest.mark.parametrize("shape", [(12, 1), (1, 12), (4, 3)])
@@ -486,6 +501,28 @@ def test_reconstruction_takes_the_likeliest_labels(cvae):
         ReconstructionDisplay.from_estimator(cvae, X, condition=Y[:6])
 
 
+@pytest.mark.parametrize("value", ["bee", np.array("bee")])
+def test_a_single_condition_is_that_of_all_rows(cvae, value):
+    for draw, attribute in (
+        (ReconstructionDisplay.from_estimator, "mean"),
+        (LatentSpaceDisplay.from_estimator, "mean"),
+        (ComponentDisplay.from_estimator, "kl"),
+    ):
+        expected = getattr(draw(cvae, X, condition=["bee"] * N), attribute)
+        np.testing.assert_array_equal(getattr(draw(cvae, X, condition=value), attribute), expected)
+
+
+def test_numbers_as_a_condition_are_required():
+    numbers = ConditionalVAE(**SMALL).fit(X, condition=np.linspace(0, 1, N))
+    for display in (ReconstructionDisplay, ComponentDisplay, LatentSpaceDisplay):
+        with pytest.raises(ValueError, match=r"condition= is required.*Pass condition="):
+            display.from_estimator(numbers, X)
+    display = ReconstructionDisplay.from_estimator(numbers, X, condition=0.5, n_rows=2)
+    Z = numbers.transform(X[:2], condition=[0.5, 0.5])
+    expected = numbers.inverse_transform(Z, condition=[0.5, 0.5])
+    np.testing.assert_array_equal(display.mean, expected)
+
+
 @pytest.mark.parametrize("columns", [["kind"], [2], "kind", 2])
 def test_columns_of_a_condition_are_not_shown(frame, columns):
     """Rows are decoded with the condition they have."""
@@ -539,6 +576,34 @@ def test_reconstruction_names_columns(vae, pipeline, frame):
     assert ticks(ReconstructionDisplay.from_arrays(frame, X)) == NAMES
     with pytest.raises(ValueError, match=r"mean has the shape \(90, 2\), but X has \(90, 6\)"):
         ReconstructionDisplay.from_arrays(frame, X[:, :2])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_arrays_go_by_their_names(library):
+    frames = pytest.importorskip(library)
+    table = frames.DataFrame({name: X[:, k] for k, name in enumerate(NAMES)})
+    turned = table[NAMES[::-1]]
+    display = ReconstructionDisplay.from_arrays(table, turned, turned)
+    np.testing.assert_array_equal(display.mean, X)
+    np.testing.assert_array_equal(display.draw, X)
+    display = ReconstructionDisplay.from_arrays(X, turned)  # an array has no names to go by
+    np.testing.assert_array_equal(display.mean, X[:, ::-1])
+    display = SampleDisplay.from_arrays(turned, table, table, features="column 1")
+    for rows in (display.samples[0], display.means[0], display.X):
+        np.testing.assert_array_equal(rows, X[:, ::-1])
+    assert display.features == [4]
+    other = frames.DataFrame({f"other {k}": X[:, k] for k in range(D)})
+    with pytest.raises(ValueError, match=r"mean has the columns 'other 0'.* X has 'column 0'"):
+        ReconstructionDisplay.from_arrays(table, other)
+    with pytest.raises(ValueError, match=r"X has the columns 'other 0'.* samples has 'column 0'"):
+        SampleDisplay.from_arrays(table, table, other)
+
+
+def test_numbers_of_columns_are_no_names(frame):
+    pandas = pytest.importorskip("pandas")
+    display = ReconstructionDisplay.from_arrays(frame, pandas.DataFrame(X))
+    np.testing.assert_array_equal(display.mean, X)
+    assert display.feature_names.tolist() == NAMES
 
 
 # ------------------------------------------------------------------------------ manifold
@@ -601,9 +666,19 @@ def test_decoders_of_other_models():
     np.testing.assert_allclose(display.decoded[:, 0] - display.base, -step)
 
 
+def test_manifold_takes_the_first_two_components(vae):
+    for display in (
+        ManifoldDisplay.from_estimator(vae, feature=0, n_grid=3, components=None),
+        ManifoldDisplay.from_decoder(vae.inverse_transform, 3, feature=0, n_grid=3),
+    ):
+        labels = display.ax_.get_xlabel(), display.ax_.get_ylabel()
+        assert [label[:11] for label in labels] == ["component 0", "component 1"]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
+        ({"feature": 0, "components": 1}, "components=1 of 3; the plane needs two"),
         ({}, r"either image_shape=\(height, width\) or feature="),
         ({"image_shape": SHAPE, "feature": 0}, "either"),
         ({"feature": "colour"}, "no feature 'colour'.*'x0', 'x1'"),
@@ -667,6 +742,16 @@ def test_traversal_shows_the_components_in_use():
         TraversalDisplay.from_estimator(vae, z=[0, 0])
 
 
+@pytest.mark.parametrize("components", [1, np.int64(1), "vaetransformer1"])
+def test_traversal_of_one_component(vae, components):
+    display = TraversalDisplay.from_estimator(vae, components=components, n_steps=3)
+    expected = TraversalDisplay.from_estimator(vae, components=[1], n_steps=3)
+    np.testing.assert_array_equal(display.decoded, expected.decoded)
+    if components == 1:
+        display = TraversalDisplay.from_decoder(vae.inverse_transform, 3, components=components)
+        assert display.component_names == ["component 1"]
+
+
 # ------------------------------------------------------------------------------- samples
 
 
@@ -713,6 +798,29 @@ def test_samples_of_several_labels_and_of_numbers():
     assert display.condition_names == ["0.0", "0.5"]
     with pytest.raises(ValueError, match="condition= is required"):
         SampleDisplay.from_estimator(numbers)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_samples_take_the_columns_of_a_condition_by_name(library):
+    frames = pytest.importorskip(library)
+    letters, numbers = np.array(["u", "v"])[np.arange(N) // 3 % 2], np.linspace(0, 1, N)
+    table = frames.DataFrame({"kind": Y, "letter": letters, "number": numbers})
+    model = ConditionalVAE(**SMALL).fit(X, condition=table)
+    turned = frames.DataFrame({"number": [0.5, 1.0], "letter": ["u", "v"], "kind": ["bee", "ant"]})
+    display = SampleDisplay.from_estimator(model, n_samples=2, condition=turned)
+    assert display.condition_names == ["0.5, u, bee", "1.0, v, ant"]
+    rows = [("bee", "u", 0.5)] * 2 + [("ant", "v", 1.0)] * 2
+    expected = model.sample(condition=np.array(rows, dtype=object))
+    np.testing.assert_array_equal(display.samples.reshape(-1, D), expected)
+    unknown = frames.DataFrame({"number": [0.5], "letter": ["u"], "sort": ["bee"]})
+    with pytest.raises(ValueError, match=r"condition has the columns .*'sort'"):
+        SampleDisplay.from_estimator(model, condition=unknown)
+
+
+def test_samples_need_a_condition(cvae, frame):
+    for condition in ([], frame[["column 0"]][:0]):
+        with pytest.raises(ValueError, match="condition has no rows"):
+            SampleDisplay.from_estimator(cvae, condition=condition)
 
 
 def test_samples_without_conditions_are_a_square(vae):
@@ -840,6 +948,33 @@ def test_plot_draws_on_given_axes(vae, name):
             display.plot(ax=plt.figure().add_axes((0, 0, 1, 1)))
 
 
+@pytest.mark.parametrize("name", sorted(set(EACH) - set(PANELS)))
+def test_an_array_of_one_axes_is_a_single_one(vae, name):
+    _, ax = plt.subplots()
+    for given in ([ax], np.array([[ax]], dtype=object)):
+        assert EACH[name](vae, ax=given).ax_ is ax
+    with pytest.raises(ValueError, match=rf"ax holds 2 axes; {name}\.plot needs a single one"):
+        EACH[name](vae, ax=plt.subplots(1, 2)[1])
+
+
+@each
+def test_what_is_no_axes_is_refused(vae, name):
+    for wrong in (plt.figure(), "ax", {"a": 1}, [plt.figure()]):
+        with pytest.raises(TypeError, match=rf"{name}\.plot draws on Axes of matplotlib"):
+            EACH[name](vae, ax=wrong)
+
+
+def test_images_are_drawn_into_the_same_panels(vae):
+    for draw in (
+        lambda **kw: ReconstructionDisplay.from_estimator(vae, X, image_shape=SHAPE, **kw),
+        lambda **kw: TraversalDisplay.from_estimator(vae, image_shape=SHAPE, **kw),
+        lambda **kw: SampleDisplay.from_estimator(vae, image_shape=SHAPE, **kw),
+    ):
+        display = draw()
+        assert draw(ax=display.axes_).ax_ is display.ax_
+        assert display.figure_.axes == display.axes_.tolist()
+
+
 @each
 def test_axes_are_drawn_without_warning(vae, name):
     """Layout, fonts and all."""
@@ -944,6 +1079,28 @@ def test_steps_that_cannot_be_undone_leave_rows_as_the_vae_sees_them(step):
     np.testing.assert_allclose(base, plane[1, 1])
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("selector", [SelectKBest(k=3), VarianceThreshold(7)])
+def test_selected_columns_alone_are_shown(frame, selector, is_nested):
+    """A selector's inverse has zeros for the others."""
+    step = make_pipeline(selector) if is_nested else selector
+    pipe = make_pipeline(step, StandardScaler(), VAETransformer(**SMALL)).fit(frame, Y)
+    kept = pipe[0].get_feature_names_out().tolist()
+    assert 1 < len(kept) < D
+    display = ReconstructionDisplay.from_estimator(pipe, frame)
+    assert display.feature_names.tolist() == kept
+    np.testing.assert_array_equal(display.X, frame[kept][:3])
+    samples = SampleDisplay.from_estimator(pipe, n_samples=4).samples[0]
+    np.testing.assert_array_equal(samples, pipe[1].inverse_transform(pipe[2].sample(4)))
+
+
+def test_a_selector_of_all_columns_is_undone(frame):
+    pipe = make_pipeline(StandardScaler(), VarianceThreshold(), VAETransformer(**SMALL)).fit(frame)
+    display = ReconstructionDisplay.from_estimator(pipe, frame)
+    np.testing.assert_array_equal(display.X, X[:3])
+    assert display.feature_names.tolist() == NAMES
+
+
 def test_steps_are_undone_as_far_as_they_can(frame):
     """From the last: without the imputer, rows have the units and names of the user's table."""
     holes = frame.mask(np.isnan(HOLES))
@@ -1000,6 +1157,19 @@ def test_errors_of_the_estimator(name):
         EACH[name](make_pipeline(PCA()).fit(X))
 
 
+def test_errors_say_where_a_model_within_another_is():
+    imputer = VAEImputer(VAETransformer(**SMALL)).fit(HOLES)
+    for estimator in (imputer, make_pipeline(imputer)):
+        with pytest.raises((TypeError, ValueError), match=r"of a VAEImputer, estimator_"):
+            ComponentDisplay.from_estimator(estimator)
+    assert len(ComponentDisplay.from_estimator(imputer.estimator_).kl) == 3
+    columns = make_column_transformer((VAETransformer(**SMALL), [0, 1, 2])).fit(X)
+    match = r"of a ColumnTransformer, the VAE in its named_transformers_"
+    for estimator in (columns, make_pipeline(columns)):
+        with pytest.raises((TypeError, ValueError), match=match):
+            ComponentDisplay.from_estimator(estimator)
+
+
 def test_step_without_a_pipeline_is_refused(vae):
     with pytest.raises(ValueError, match="step='vae' names a step of a Pipeline"):
         ComponentDisplay.from_estimator(vae, step="vae")
@@ -1007,7 +1177,12 @@ def test_step_without_a_pipeline_is_refused(vae):
 
 @pytest.mark.parametrize(
     ("shape", "match"),
-    [((2, 2), "4 pixels, but the rows have 6 columns"), ((6,), "must be"), ((1, 3, 2), "must be")],
+    [
+        ((2, 2), "4 pixels, but the rows have 6 columns"),
+        ((6,), "must be"),
+        (6, r"image_shape=6 must be \(height, width\)"),
+        ((1, 3, 2), "must be"),
+    ],
 )
 @pytest.mark.parametrize(
     "draw",
@@ -1113,6 +1288,51 @@ def test_images_take_a_norm_and_no_cmap(vae, kwargs, norm):
 
 
 @pytest.mark.parametrize("layout", [None, "constrained"])
+def test_legends_have_every_label(layout):
+    """Also those that matplotlib would leave out, and what others have drawn."""
+    labels = ["", "_b", "c"]
+    y = np.array(labels)[np.arange(N) % 3]
+    model = ConditionalVAE(**SMALL).fit(X, y)
+    for draw in (
+        lambda **kw: LatentSpaceDisplay.from_estimator(model, X, y, **kw),
+        lambda **kw: SampleDisplay.from_estimator(model, **kw),
+        lambda **kw: SampleDisplay.from_estimator(model, features=0, **kw),
+    ):
+        figure, ax = plt.subplots(layout=layout)
+        display = draw(ax=ax)
+        assert [text.get_text() for text in display.legend_.get_texts()] == labels
+        figure.canvas.draw()
+    _, ax = plt.subplots(layout=layout)
+    ax.plot([0, 1], label="mine")
+    legend = LatentSpaceDisplay.from_estimator(model, X, y, ax=ax).legend_
+    assert [text.get_text() for text in legend.get_texts()] == ["mine", *labels]
+
+
+def test_dollars_are_no_formulas(frame):
+    """In the names of columns, labels and y: this one would be an error as one."""
+    pandas = pytest.importorskip("pandas")
+    price = r"$\price_$"
+    table = frame.rename(columns={"column 0": price})
+    y = pandas.Series(Y, name=price).replace("bee", price)
+    model = ConditionalVAE(**SMALL).fit(table, y)
+    for display in (
+        LatentSpaceDisplay.from_estimator(model, table, y),
+        LatentSpaceDisplay.from_estimator(model, table, y, names="median"),
+        LatentSpaceDisplay.from_estimator(model, table, pandas.Series(X[:, 0], name=price)),
+        ReconstructionDisplay.from_estimator(model, table),
+        ManifoldDisplay.from_estimator(model, feature=price, n_grid=3),
+        TraversalDisplay.from_estimator(model),
+        SampleDisplay.from_estimator(model, features=(price, 1)),
+        SampleDisplay.from_estimator(model, features=(1, price)),
+        SampleDisplay.from_estimator(model, features=price),
+        SampleDisplay.from_estimator(model, image_shape=SHAPE),
+    ):
+        display.figure_.canvas.draw()
+        shown = [text.get_text() for text in display.figure_.findobj(Text)]
+        assert any(r"\$\price_\$" in text for text in shown)
+
+
+@pytest.mark.parametrize("layout", [None, "constrained"])
 def test_legends_keep_off_the_neighbour(cvae, layout):
     for draw in (
         lambda ax: LatentSpaceDisplay.from_estimator(cvae, X, Y, ax=ax),
@@ -1155,6 +1375,16 @@ def test_axes_are_divided_once(vae, name):
     with pytest.raises(ValueError, match=r"divided before.*ax=display\.axes_"):
         display.plot(ax=axes[0])
     assert display.plot(ax=display.axes_).ax_ is display.ax_
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("name", PANELS)
+def test_one_panel_stands_for_all(vae, name, is_new):
+    display = EACH[name](vae, ax=None if is_new else plt.subplots()[1])
+    again = EACH[name](vae, ax=display.ax_)
+    assert again.axes_.tolist() == display.axes_.tolist()
+    with pytest.raises(ValueError, match=r"one of such a division.*ax=display\.axes_"):
+        ReconstructionDisplay.from_estimator(vae, X, n_rows=5, ax=display.ax_)
 
 
 @pytest.mark.parametrize("value", [0, -1])

@@ -75,25 +75,57 @@ def integer_axis(ax: Any) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def legend_beside(ax: Any, title: str | None = None) -> Any:
-    """A legend right of the axes where a layout makes room for it, else inside."""
-    n_entries = len(ax.get_legend_handles_labels()[1])
+def literal(text: Any) -> str:
+    """A user's name for matplotlib, which takes what is between two dollars for a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def legend_beside(ax: Any, artists: Sequence[Any], title: str | None = None) -> Any:
+    """A legend right of the axes where a layout makes room for it, else inside.
+
+    Of these artists whatever their labels, and of others in the axes that have one.
+    """
+    others = [each for each in ax.get_legend_handles_labels()[0] if each not in artists]
+    handles = [*others, *artists]
+    n_entries = len(handles)
     look = {"title": title, "handletextpad": 0.2, "ncols": max(1, -(-n_entries // _MOST_LINES))}
-    if ax.figure.get_layout_engine() is None:
-        return ax.legend(loc="best", **look)
+    is_laid_out = ax.figure.get_layout_engine() is not None
+    if is_laid_out:
+        look |= {"bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
+    # matplotlib 3.9 leaves out what begins with "_" even here: texts come afterwards.
     legend = ax.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, **look
+        handles, ["-"] * n_entries, loc="upper left" if is_laid_out else "best", **look
     )
-    legend.set_in_layout(n_entries <= _MOST_ENTRIES)  # or it would take all of the axes' room
+    for text, artist in zip(legend.get_texts(), handles, strict=True):
+        text.set_text(artist.get_label())
+    if is_laid_out:  # or it would take all of the axes' room
+        legend.set_in_layout(n_entries <= _MOST_ENTRIES)
     return legend
 
 
 def single_axes(ax: Any, caller: str, figsize: tuple[float, float] | None = None) -> Any:
-    """The axes that were given, or those of a new figure."""
+    """The axes that were given, also as an array of one, or those of a new figure."""
     plt = pyplot(caller)
     if ax is None:
-        _, ax = plt.subplots(figsize=figsize, layout="constrained")
-    return ax
+        return plt.subplots(figsize=figsize, layout="constrained")[1]
+    given = _given_axes(ax, caller)
+    if given.size != 1:
+        raise ValueError(f"ax holds {given.size} axes; {caller} needs a single one.")
+    return given.item()
+
+
+def _given_axes(ax: Any, caller: str) -> np.ndarray:
+    """A user's ax as an array, of Axes alone."""
+    from matplotlib.axes import Axes
+
+    given = np.asarray(ax, dtype=object)
+    for each in given.flat:
+        if not isinstance(each, Axes):
+            raise TypeError(
+                f"{caller} draws on Axes of matplotlib, or an array of them; ax has a "
+                f"{type(each).__name__}."
+            )
+    return given
 
 
 def several_axes(
@@ -105,20 +137,26 @@ def several_axes(
     figsize: tuple[float, float],
     **shared: Any,
 ) -> np.ndarray:
-    """A grid of axes ``(n_rows, n_columns)``: new ones, those given, or a given one divided."""
+    """A grid of axes ``(n_rows, n_columns)``: new ones, those given, or a given one divided.
+
+    One panel of a grid that was made here stands for all of it.
+    """
     plt = pyplot(caller)
     if ax is None:
-        return plt.subplots(
-            n_rows, n_columns, figsize=figsize, squeeze=False, layout="constrained", **shared
-        )[1]
-    if not hasattr(ax, "get_subplotspec"):
-        given = np.asarray(ax, dtype=object)
+        look = {"figsize": figsize, "squeeze": False, "layout": "constrained", **shared}
+        return _together(plt.subplots(n_rows, n_columns, **look)[1])
+    given = _given_axes(ax, caller)
+    if given.ndim:
         if given.size != n_rows * n_columns:
             raise ValueError(
                 f"ax holds {given.size} axes; {caller} needs {n_rows * n_columns}, "
                 f"{n_rows} x {n_columns}, or a single one to divide."
             )
         return given.reshape(n_rows, n_columns)
+    ax = given.item()
+    panels = getattr(ax, "_skvae_panels", None)
+    if panels is not None and panels.shape == (n_rows, n_columns):
+        return np.asarray(panels)
     place = ax.get_subplotspec()
     if place is None:
         raise ValueError(
@@ -126,23 +164,31 @@ def several_axes(
             "of plt.subplots or a GridSpec can be. Pass one of these, or an array of "
             f"{n_rows * n_columns} axes."
         )
-    if not ax.axison:
+    if panels is not None or not ax.axison:
         raise ValueError(
-            f"{caller} divides the axes it is given, and these have been divided before, or "
-            "have no axis. Pass new ones, or ax=display.axes_ to draw into the same panels."
+            f"{caller} divides the axes it is given, and these have been divided before, are one "
+            "of such a division, or have no axis. Pass new ones, or ax=display.axes_ to draw into "
+            "the same panels."
         )
     ax.set_axis_off()
     current = ax.figure.gca()
-    axes: np.ndarray = place.subgridspec(n_rows, n_columns).subplots(squeeze=False, **shared)
+    axes = place.subgridspec(n_rows, n_columns).subplots(squeeze=False, **shared)
     ax.figure.sca(current)  # the user's, as before
-    return axes
+    return _together(axes)
+
+
+def _together(panels: np.ndarray) -> np.ndarray:
+    """Panels that know of each other."""
+    for panel in panels.flat:
+        panel._skvae_panels = panels
+    return panels
 
 
 def checked_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
     """(height, width) or (height, width, 3), if it holds so many numbers."""
     if image_shape is None:
         return None
-    shape = tuple(int(side) for side in image_shape)
+    shape = tuple(int(side) for side in image_shape) if np.ndim(image_shape) == 1 else ()
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
         raise ValueError(
             f"image_shape={image_shape!r} must be (height, width), or (height, width, 3) for "
@@ -326,4 +372,5 @@ def _name_columns(ax: Any, names: Sequence[str]) -> None:
         ax.set_xlabel("column")
         return
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(names)), list(names), **({} if _are_short(names) else slanted))
+    look = {} if _are_short(names) else slanted
+    ax.set_xticks(range(len(names)), list(map(literal, names)), **look)

@@ -9,7 +9,7 @@ import numpy as np
 
 from skvae._base import ACTIVE_NATS
 from skvae.plotting._axes import integer_axis, merged, pyplot, shade, single_axes
-from skvae.plotting._model import Model, Moments, as_array
+from skvae.plotting._model import Model, Moments, as_array, of_each_row
 
 
 class ComponentDisplay:
@@ -124,8 +124,9 @@ class ComponentDisplay:
             Fitted. In a Pipeline, X goes through the steps before the VAE.
         X : array-like of shape (n_samples, n_features), default=None
             None takes ``kl_per_component_``, which is of the training rows.
-        condition : array-like or DataFrame, default=None
-            That of a ConditionalVAE; None takes the likeliest labels.
+        condition : array-like, DataFrame, label or number, default=None
+            That of a ConditionalVAE, of each row or one for all; None takes the likeliest
+            labels.
         step : str, default=None
             Which step of a Pipeline; None is the last that is a VAE.
         ax, log, bar_kwargs, threshold_kwargs
@@ -139,7 +140,7 @@ class ComponentDisplay:
         model = Model.of(estimator, step)
         if X is None and condition is not None:
             raise ValueError("condition= was given without X. Give both, or none.")
-        kl = model.kl if X is None else _kl(model.encode(X, condition)[0])
+        kl = model.kl if X is None else _kl(model.encode(X, of_each_row(condition, X))[0])
         return cls(kl=kl).plot(
             ax=ax, log=log, bar_kwargs=bar_kwargs, threshold_kwargs=threshold_kwargs
         )

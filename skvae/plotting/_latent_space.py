@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from skvae._frames import is_blank
-from skvae.plotting._axes import legend_beside, look_of, merged, pyplot, shade, single_axes
-from skvae.plotting._model import Function, Model, Moments, as_array
+from skvae.plotting._axes import legend_beside, literal, look_of, merged, pyplot, shade, single_axes
+from skvae.plotting._model import Function, Model, Moments, as_array, of_each_row
 
 # Whole numbers with more values than this are numbers, with fewer they are labels.
 _MOST_LABELS = 20
@@ -185,7 +185,7 @@ class LatentSpaceDisplay:
         self._add(slice(None), keywords, **draw)
         if self.scatters_[0].get_array() is not None:
             self.colorbar_ = self.ax_.figure.colorbar(
-                self.scatters_[0], ax=self.ax_, label=self.y_name, **of_dates
+                self.scatters_[0], ax=self.ax_, label=literal(self.y_name or ""), **of_dates
             )
 
     def _plot_labels(
@@ -208,18 +208,21 @@ class LatentSpaceDisplay:
             look = {"s": 20, **look_of(i, colors)}
             if i == len(labels):
                 look |= {"s": 40, "color": _GREY, "marker": "."}
-            look |= {"label": label, "linewidth": 0}
-            self._add(rows, merged(look, scatter_kwargs, "collection"), **draw)
+            look |= {"label": literal(label), "linewidth": 0}
+            keywords = merged(look, scatter_kwargs, "collection")
+            self._add(rows, keywords, **draw)
+            self.scatters_[-1].set_label(keywords["label"])  # also if it is ""
             if names == "median":
                 place = np.median(self.mean[rows], axis=0)
                 self.texts_.append(
                     self.ax_.text(
-                        *place, label, ha="center", va="center", weight="bold", zorder=5,
+                        *place, literal(label), ha="center", va="center", weight="bold", zorder=5,
                         path_effects=outline,
                     )
                 )  # fmt: skip
         if names == "legend":
-            self.legend_ = legend_beside(self.ax_, self.y_name)
+            title = None if self.y_name is None else literal(self.y_name)
+            self.legend_ = legend_beside(self.ax_, self.scatters_, title)
 
     def _add(
         self,
@@ -276,8 +279,9 @@ class LatentSpaceDisplay:
         components : pair of int or str, default=None
             By position, or by name as in ``get_feature_names_out``; None takes the first
             two, or twice the only one.
-        condition : array-like or DataFrame, default=None
-            That of a ConditionalVAE; labels are integrated out without.
+        condition : array-like, DataFrame, label or number, default=None
+            That of a ConditionalVAE, of each row or one for all; labels are integrated out
+            without.
         step : str, default=None
             Which step of a Pipeline; None is the last that is a VAE.
         ax, spread, n_std, names, cmap, scatter_kwargs, spread_kwargs
@@ -289,7 +293,8 @@ class LatentSpaceDisplay:
         """
         pyplot(f"{cls.__name__}.from_estimator")
         model = Model.of(estimator, step)
-        return cls._of(model, model.posterior(X, condition), y, components).plot(
+        moments = model.posterior(X, of_each_row(condition, X))
+        return cls._of(model, moments, y, components).plot(
             ax=ax, spread=spread, n_std=n_std, names=names, cmap=cmap,
             scatter_kwargs=scatter_kwargs, spread_kwargs=spread_kwargs,
         )  # fmt: skip

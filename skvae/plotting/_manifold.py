@@ -15,6 +15,7 @@ from skvae.plotting._axes import (
     checked_image_shape,
     gap_of,
     limits_of,
+    literal,
     merged,
     mosaic_size,
     points_of,
@@ -134,7 +135,7 @@ class ManifoldDisplay:
             look = {"cmap": "viridis", "origin": "lower", "interpolation": "nearest"}
             self.image_ = ax.imshow(values, **merged(look, imshow_kwargs, "image"))
             self.colorbar_ = ax.figure.colorbar(
-                self.image_, ax=ax, label=f"E[{self.feature_name} | z]"
+                self.image_, ax=ax, label=f"E[{literal(self.feature_name)} | z]"
             )
             x = y = np.arange(n_grid)
         most = self.quantiles.max()
@@ -155,7 +156,7 @@ class ManifoldDisplay:
         cls,
         estimator: Any,
         *,
-        components: Sequence[int | str] = (0, 1),
+        components: Sequence[int | str] | None = None,
         image_shape: Sequence[int] | None = None,
         feature: int | str | None = None,
         n_grid: int | None = None,
@@ -171,8 +172,9 @@ class ManifoldDisplay:
         estimator : VAETransformer, ConditionalVAE or Pipeline
             Fitted. In a Pipeline, what is decoded goes back through the steps before the
             VAE, from the last, as far as their ``inverse_transform`` can undo them.
-        components : pair of int or str, default=(0, 1)
-            Along x and y, by position or by name as in ``get_feature_names_out``.
+        components : pair of int or str, default=None
+            Along x and y, by position or by name as in ``get_feature_names_out``; None
+            takes the first two.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, 3), where a row is an image.
         feature : int or str, default=None
@@ -202,7 +204,7 @@ class ManifoldDisplay:
         decode: Callable[[np.ndarray], Any],
         n_components: int,
         *,
-        components: Sequence[int] = (0, 1),
+        components: Sequence[int] | None = None,
         image_shape: Sequence[int] | None = None,
         feature: int | None = None,
         n_grid: int | None = None,
@@ -216,8 +218,8 @@ class ManifoldDisplay:
         decode : callable
             From z, of shape (n_rows, n_components), to x, of shape (n_rows, n_features).
         n_components : int
-        components : pair of int, default=(0, 1)
-            Along x and y.
+        components : pair of int, default=None
+            Along x and y; None takes the first two.
         image_shape, feature, n_grid
             As in `from_estimator`.
         ax, imshow_kwargs
@@ -248,18 +250,19 @@ class ManifoldDisplay:
     def _of(
         cls,
         source: Model | Function,
-        components: Sequence[int | str],
+        components: Sequence[int | str] | None,
         image_shape: Sequence[int] | None,
         feature: int | str | None,
         n_grid: int | None,
         condition: Any = None,
     ) -> ManifoldDisplay:
         n_components = source.n_components
+        components = (0, 1) if components is None else components
         positions = source.positions(components) if n_components > 1 else [0, 0]
         if len(positions) != 2 or positions[0] == positions[1]:
             raise ValueError(
-                f"components are {list(components)} of {n_components}; the plane needs two "
-                "different ones. One alone is for TraversalDisplay."
+                f"components={components!r} of {n_components}; the plane needs two different "
+                "ones. One alone is for TraversalDisplay."
             )
         if (image_shape is None) == (feature is None):
             raise ValueError(

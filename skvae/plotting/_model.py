@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -22,12 +23,18 @@ from sklearn.utils.validation import check_is_fitted
 from skvae._base import ACTIVE_NATS
 from skvae._conditional import ConditionalVAE
 from skvae._conditions import columns_named
+from skvae._messages import listed
 from skvae._sklearn import check_feature_names, check_n_features, from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
 from skvae.plotting._axes import column_names
 
 # What these undo are whole codes: of a mean between two they make one of both, or fail.
 _CODES = (KBinsDiscretizer, OneHotEncoder, OrdinalEncoder)
+
+_ELSEWHERE = (
+    "Of a search, pass best_estimator_; of a VAEImputer, estimator_; of a ColumnTransformer, the "
+    "VAE in its named_transformers_, with the columns that go there."
+)
 
 
 class Moments(NamedTuple):
@@ -60,8 +67,8 @@ class Function:
     def active(self) -> list[int]:
         return list(range(self.n_components))
 
-    def positions(self, components: Sequence[int | str]) -> list[int]:
-        return [position_of(each, self.component_names, "component") for each in components]
+    def positions(self, components: Sequence[int | str] | int | str) -> list[int]:
+        return positions_of(components, self.component_names, "component")
 
     def decode(self, Z: np.ndarray, condition: None = None) -> np.ndarray:
         return as_array(self.function(Z))
@@ -113,10 +120,9 @@ class Model:
         """Positions of the components in use; of all where none is."""
         return np.flatnonzero(self.kl > ACTIVE_NATS).tolist() or list(range(len(self.kl)))
 
-    def positions(self, components: Sequence[int | str]) -> list[int]:
+    def positions(self, components: Sequence[int | str] | int | str) -> list[int]:
         """Of components given by position or by the name that transform gives them."""
-        names = self.vae.get_feature_names_out().tolist()
-        return [position_of(component, names, "component") for component in components]
+        return positions_of(components, self.vae.get_feature_names_out().tolist(), "component")
 
     # ------------------------------------------------------------------------- rows
 
@@ -131,8 +137,9 @@ class Model:
             if self.vae.condition_columns is not None:
                 named = columns_named(self.vae.condition_columns)
                 return self._moments(entered), _columns(entered, named)
-            likeliest = to_numpy(self.vae.condition_proba(entered)).argmax(axis=1)
-            condition = [self.vae.combinations_[m] for m in likeliest]
+            if hasattr(self.vae, "combinations_"):  # else numbers, without which it says so itself
+                likeliest = to_numpy(self.vae.condition_proba(entered)).argmax(axis=1)
+                condition = [self.vae.combinations_[m] for m in likeliest]
         return self._moments(entered, condition), condition
 
     def decode(
@@ -263,7 +270,7 @@ def _found(estimator: Any, step: str | None) -> Model:
     if not isinstance(estimator, Pipeline):
         raise TypeError(
             "a Display needs a fitted VAETransformer or ConditionalVAE, or a Pipeline with one; "
-            f"got a {type(estimator).__name__}. Of a search, pass best_estimator_."
+            f"got a {type(estimator).__name__}. {_ELSEWHERE}"
         )
     names = [name for name, _ in estimator.steps]
     ours = [i for i, (_, each) in enumerate(estimator.steps) if isinstance(each, kinds)]
@@ -276,7 +283,8 @@ def _found(estimator: Any, step: str | None) -> Model:
         )
     if not ours:
         raise ValueError(
-            f"none of the steps {names} of the Pipeline is a VAETransformer or ConditionalVAE."
+            f"none of the steps {names} of the Pipeline is a VAETransformer or ConditionalVAE. "
+            f"{_ELSEWHERE}"
         )
     place = ours[-1] if step is None else names.index(step)
     return Model(estimator.steps[place][1], estimator[:place] if place else None)
@@ -292,6 +300,8 @@ def _can_undo(step: Any) -> bool:
         return all(_is_nothing(each) or _can_undo(each) for _, each in step.steps)
     if isinstance(step, FunctionTransformer):  # without the inverse it gives back what it gets
         return step.func is None or step.inverse_func is not None
+    if isinstance(step, SelectorMixin):  # the columns that it dropped would be zeros
+        return bool(step.get_support().all())
     return hasattr(step, "inverse_transform") and not isinstance(step, _CODES)
 
 
@@ -339,6 +349,30 @@ def first_rows(values: Any, n_rows: int) -> Any:
     return values.iloc[:n_rows] if hasattr(values, "iloc") else values[:n_rows]
 
 
+def aligned(tables: Mapping[str, Any]) -> tuple[list[Any], Sequence[Any] | None]:
+    """Tables (or None) as arrays whose columns have one order, by name, and these names."""
+    columns = {name: list(getattr(table, "columns", ())) for name, table in tables.items()}
+    first = next((name for name in columns if columns[name]), "")
+    arrays = []
+    for name, table in tables.items():
+        given, names = columns[name], columns.get(first, [])
+        if given and given != names and all(isinstance(each, str) for each in given + names):
+            if sorted(given) != sorted(names) or len(set(given)) < len(given):
+                raise ValueError(
+                    f"{name} has the columns {listed(given)}, but {first} has {listed(names)}. "
+                    "Rename them, or pass an array to go by their order."
+                )
+            table = table[names]
+        arrays.append(None if table is None else as_array(table))
+    return arrays, columns.get(first)
+
+
+def positions_of(wanted: Any, names: Sequence[str], noun: str) -> list[int]:
+    """Of several, or of a single one by itself."""
+    wanted = [wanted] if isinstance(wanted, str) or not np.iterable(wanted) else wanted
+    return [position_of(each, names, noun) for each in wanted]
+
+
 def position_of(wanted: int | str, names: Sequence[str], noun: str) -> int:
     """Of a component or feature that is given by position or by name."""
     names = list(names)
@@ -363,9 +397,22 @@ def repeated(condition: Any, n_rows: int) -> Any:
                 f"condition has {len(condition)} rows; here it is one condition for all of the "
                 "picture, so a single row."
             )
-        rows = [0] * n_rows
-        return condition.iloc[rows] if hasattr(condition, "iloc") else condition[rows]
+        return rows_of(condition, [0] * n_rows)
     return [condition] * n_rows
+
+
+def rows_of(frame: Any, positions: Sequence[int]) -> Any:
+    """Of a data frame or column, with its names and dtypes."""
+    return frame.iloc[positions] if hasattr(frame, "iloc") else frame[positions]
+
+
+def of_each_row(condition: Any, X: Any) -> Any:
+    """A condition of the rows of X: a single value is that of all."""
+    is_single = isinstance(condition, (str, bytes)) or not np.iterable(condition)
+    if condition is None or not is_single:
+        return condition
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    return repeated(np.asarray(condition)[()], n_rows)
 
 
 def _columns(X: Any, columns: Sequence[int | str]) -> Any:

@@ -21,7 +21,7 @@ from skvae.plotting._axes import (
     show_images,
     single_axes,
 )
-from skvae.plotting._model import Model, as_array, first_rows
+from skvae.plotting._model import Model, aligned, first_rows, of_each_row
 
 _TITLES = ("data $x$", r"mean $\mathrm{E}[x\,|\,z]$", r"draw $x \sim p(x\,|\,z)$")
 
@@ -140,16 +140,13 @@ class ReconstructionDisplay:
             )  # fmt: skip
             self.axes_ = np.array([ax], dtype=object)
         else:
+            is_new = ax is None
             unit = "value" if self.scale is None else "standard deviations\nfrom the mean"
             self.axes_, self.lines_ = draw_panels(
                 ax, caller, [f"row {i}" for i in range(len(self.X))], self._curves(parts, ink),
                 self.feature_names, unit, line_kwargs,
             )  # fmt: skip
-            # In its middle, and above the title of the panel.
-            self.legend_ = self.axes_[0].legend(
-                loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False,
-                borderaxespad=1.6,
-            )  # fmt: skip
+            self.legend_ = _legend(self.axes_[0], is_new=is_new)
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
         return self
@@ -213,8 +210,9 @@ class ReconstructionDisplay:
             Where rows are no images: show each column less its mean and in units of its
             standard deviation, of all rows of X. False suits columns of one unit, as in a
             spectrum.
-        condition : array-like or DataFrame, default=None
-            That of a ConditionalVAE; None takes the likeliest labels.
+        condition : array-like, DataFrame, label or number, default=None
+            That of a ConditionalVAE, of each row or one for all; None takes the likeliest
+            labels.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws; None uses the estimator's own.
         step : str, default=None
@@ -228,6 +226,7 @@ class ReconstructionDisplay:
         """
         pyplot(f"{cls.__name__}.from_estimator")
         model = Model.of(estimator, step)
+        condition = of_each_row(condition, X)
         check_consistent_length(X, condition)
         if n_rows is None:
             n_rows = 3 if image_shape is None else 10
@@ -269,7 +268,8 @@ class ReconstructionDisplay:
         Parameters
         ----------
         X, mean : array-like of shape (n_rows, n_features)
-            Data and their reconstructions; the names of a DataFrame's columns are kept.
+            Data and their reconstructions; the names of a DataFrame's columns are kept, and
+            columns of several go by their names.
         draw : array-like of shape (n_rows, n_features), default=None
         image_shape : tuple of int, default=None
             (height, width) or (height, width, 3), where a row is an image.
@@ -281,8 +281,7 @@ class ReconstructionDisplay:
         display : ReconstructionDisplay
         """
         pyplot(f"{cls.__name__}.from_arrays")
-        names = getattr(X, "columns", None)
-        X, mean, draw = (None if part is None else as_array(part) for part in (X, mean, draw))
+        (X, mean, draw), names = aligned({"X": X, "mean": mean, "draw": draw})
         if X.ndim != 2:
             raise ValueError(f"X has the shape {X.shape}; it needs (n_rows, n_features).")
         for name, part in {"mean": mean, "draw": draw}.items():
@@ -295,3 +294,16 @@ class ReconstructionDisplay:
             image_shape=checked_image_shape(image_shape, X.shape[1]),
             feature_names=None if names is None else column_names(names, X.shape[1]),
         ).plot(ax=ax, imshow_kwargs=imshow_kwargs, line_kwargs=line_kwargs)
+
+
+def _legend(ax: Any, *, is_new: bool) -> Any:
+    """Above the panels of a new figure; within those of others, whose surroundings are not ours."""
+    if is_new:  # in the middle, and above the title of the panel
+        return ax.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, borderaxespad=1.6
+        )
+    look = {"fontsize": "small", "handlelength": 1.2, "borderaxespad": 0.2}
+    legend = ax.legend(loc="best", ncols=3, **look)
+    if legend.get_window_extent().width > ax.get_window_extent().width:
+        legend = ax.legend(loc="upper right", **look)
+    return legend

@@ -16,6 +16,7 @@ from skvae.plotting._axes import (
     column_names,
     legend_beside,
     limits_of,
+    literal,
     look_of,
     merged,
     mosaic_size,
@@ -24,7 +25,7 @@ from skvae.plotting._axes import (
     shade,
     show_images,
 )
-from skvae.plotting._model import Model, as_array, position_of
+from skvae.plotting._model import Model, aligned, as_array, positions_of, rows_of
 
 _TITLES = (r"samples $x \sim p(x\,|\,%s)$", r"means $\mathrm{E}[x\,|\,%s]$")
 
@@ -169,11 +170,12 @@ class SampleDisplay:
             else:
                 self._stairs(features[0], stairs_kwargs)
             if self.X is not None or self.condition_names is not None:
-                self.legend_ = legend_beside(self.axes_[1])
+                drawn = self.scatters_ or self.histograms_
+                self.legend_ = legend_beside(self.axes_[1], drawn[len(self.samples) :])
             return self
         # The means' range: noise beyond it would take the contrast from both.
         limits = limits_of(self.means)
-        beside = [()] * 2 if self.condition_names is None else [self.condition_names, ()]
+        beside = list(map(literal, self.condition_names or ())), []
         for panel, rows, labels in zip(self.axes_, pictures, beside, strict=True):
             self.images_.append(
                 show_images(panel, rows, image_shape, limits, imshow_kwargs, y_labels=labels)
@@ -194,7 +196,7 @@ class SampleDisplay:
 
         colors = [f"C{k}" for k in range(len(rcParams["axes.prop_cycle"]))]
         labels = ["model"] if self.condition_names is None else self.condition_names
-        return [look_of(k, colors) | {"label": label} for k, label in enumerate(labels)]
+        return [look_of(k, colors) | {"label": literal(label)} for k, label in enumerate(labels)]
 
     def _scatter(self, features: Sequence[int], scatter_kwargs: Mapping[str, Any] | None) -> None:
         i, j = features
@@ -207,8 +209,9 @@ class SampleDisplay:
                 look |= {"s": 12, "linewidth": 0.3, "edgecolor": shade(panel, 0), "zorder": 2}
                 keywords = merged(look, scatter_kwargs, "collection")
                 self.scatters_.append(panel.scatter(rows[:, i], rows[:, j], **keywords))
-            panel.set_xlabel(names[i])
-        self.ax_.set_ylabel(names[j])
+                self.scatters_[-1].set_label(keywords["label"])  # also if it is ""
+            panel.set_xlabel(literal(names[i]))
+        self.ax_.set_ylabel(literal(names[j]))
 
     def _stairs(self, feature: int, stairs_kwargs: Mapping[str, Any] | None) -> None:
         """Histograms over the same bins: data filled, each condition an outline."""
@@ -216,6 +219,7 @@ class SampleDisplay:
         data = np.empty(0) if self.X is None else self.X[:, feature]
         data = data[np.isfinite(data)]
         bins = _bins(np.concatenate([data, parts[0].ravel()]), parts[1].ravel())
+        name = column_names(self.feature_names, self.samples.shape[2])[feature]
         for panel, part in zip(self.axes_, parts, strict=True):
             if len(data):
                 look = {"color": shade(panel, 0.2), "label": "data", "zorder": 1}
@@ -227,7 +231,8 @@ class SampleDisplay:
                 heights, _ = np.histogram(values, bins, density=True)
                 keywords = merged(look, stairs_kwargs, "bar")
                 self.histograms_.append(panel.stairs(heights, bins, **keywords))
-            panel.set_xlabel(column_names(self.feature_names, self.samples.shape[2])[feature])
+                self.histograms_[-1].set_label(keywords["label"])  # also if it is ""
+            panel.set_xlabel(literal(name))
         self.ax_.set_ylabel("density")
 
     @classmethod
@@ -261,9 +266,9 @@ class SampleDisplay:
         n_samples : int, default=None
             For each condition; None is 6 images of each, or 36 without conditions, and
             otherwise 500 rows in all.
-        condition : sequence of labels, numbers or tuples, default=None
+        condition : sequence of labels, numbers or tuples, or DataFrame, default=None
             Of a ConditionalVAE, one line for each, or a single one; None takes the labels
-            of the fit, ten at most.
+            of the fit, ten at most. Columns of a DataFrame go by their names, as in `fit`.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, 3), where a row is an image.
         features : int, str or sequence of 1 or 2 of them, default=None
@@ -289,10 +294,12 @@ class SampleDisplay:
         if n_samples is None:
             few, most = (36, 500) if condition is None else (6, max(1, 500 // len(conditions)))
             n_samples = most if image_shape is None else few
-        repeated = None
-        if condition is not None:
-            repeated = [each for each in conditions for _ in range(n_samples)]
         n_rows = n_samples * len(conditions)
+        repeated, places = None, np.repeat(np.arange(len(conditions)), n_samples).tolist()
+        if hasattr(condition, "columns"):  # which have names to go by
+            repeated = rows_of(condition, places)
+        elif condition is not None:
+            repeated = [conditions[k] for k in places]
         # One seed: the same z for both.
         seed = _seed(random_state, model.vae)
         drawn = [
@@ -333,6 +340,7 @@ class SampleDisplay:
         Parameters
         ----------
         samples, means : array-like of shape (n_samples, n_features)
+            Columns of DataFrames go by their names.
         X : array-like of shape (n_rows, n_features), default=None
             Data to show behind them, where rows are no images.
         image_shape : tuple of int, default=None
@@ -347,9 +355,7 @@ class SampleDisplay:
         display : SampleDisplay
         """
         pyplot(f"{cls.__name__}.from_arrays")
-        names = getattr(samples, "columns", None)
-        samples, means = as_array(samples), as_array(means)
-        X = None if X is None else as_array(X)
+        (samples, means, X), names = aligned({"samples": samples, "means": means, "X": X})
         if samples.shape != means.shape:
             raise ValueError(f"means has the shape {means.shape}, but samples has {samples.shape}.")
         if samples.ndim != 2:
@@ -378,13 +384,13 @@ def _positions(features: Any, names: Sequence[Any]) -> list[int]:
     """Of the one or two columns to show; None is the first ones."""
     if features is None:
         return list(range(min(2, len(names))))
-    features = [features] if np.ndim(features) == 0 else features
-    if len(features) not in (1, 2):
+    positions = positions_of(features, names, "feature")
+    if len(positions) not in (1, 2):
         raise ValueError(
-            f"features has {len(features)} entries; one column is shown as histograms, two as "
+            f"features has {len(positions)} entries; one column is shown as histograms, two as "
             "points."
         )
-    return [position_of(feature, names, "feature") for feature in features]
+    return positions
 
 
 def _bins(values: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -400,7 +406,15 @@ def _listed(condition: Any) -> list[Any]:
     """A condition's rows: labels, numbers, or tuples of several; a single one is a row."""
     if np.ndim(condition) == 0:
         return [np.asarray(condition).item()]
-    rows = as_array(condition).tolist() if not isinstance(condition, (list, tuple)) else condition
+    if hasattr(condition, "columns"):  # by column: each keeps its dtype
+        rows = list(zip(*(condition[name].to_list() for name in condition.columns), strict=True))
+    else:
+        is_list = isinstance(condition, (list, tuple))
+        rows = condition if is_list else as_array(condition).tolist()
+    if not rows:
+        raise ValueError(
+            "condition has no rows: there is nothing to draw. None takes the labels of the fit."
+        )
     return [tuple(row) if isinstance(row, list) else row for row in rows]
 
 

@@ -187,7 +187,7 @@ class TraversalDisplay:
         cls,
         estimator: Any,
         *,
-        components: Sequence[int | str] | None = None,
+        components: Sequence[int | str] | int | str | None = None,
         z: Any = None,
         n_steps: int = 9,
         reach: float = 2.0,
@@ -206,7 +206,7 @@ class TraversalDisplay:
         estimator : VAETransformer, ConditionalVAE or Pipeline
             Fitted. In a Pipeline, what is decoded goes back through the steps before the
             VAE, from the last, as far as their ``inverse_transform`` can undo them.
-        components : sequence of int or str, default=None
+        components : int, str or sequence of them, default=None
             By position, or by name as in ``get_feature_names_out``; None takes those in
             use, ten at most.
         z : array-like of shape (n_components,), default=None
@@ -239,7 +239,7 @@ class TraversalDisplay:
         decode: Callable[[np.ndarray], Any],
         n_components: int,
         *,
-        components: Sequence[int] | None = None,
+        components: Sequence[int] | int | None = None,
         z: Any = None,
         n_steps: int = 9,
         reach: float = 2.0,
@@ -256,7 +256,7 @@ class TraversalDisplay:
         decode : callable
             From z, of shape (n_rows, n_components), to x, of shape (n_rows, n_features).
         n_components : int
-        components : sequence of int, default=None
+        components : int or sequence of int, default=None
             None takes the first ten.
         z, n_steps, reach, image_shape
             As in `from_estimator`.
@@ -276,7 +276,7 @@ class TraversalDisplay:
     def _of(
         cls,
         source: Model | Function,
-        components: Sequence[int | str] | None,
+        components: Sequence[int | str] | int | str | None,
         z: Any,
         n_steps: int,
         reach: float,
