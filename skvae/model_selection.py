@@ -75,7 +75,8 @@ _LAST_PARAMETERS = """\
     memory_limit : float, default=None
         Bytes that the models of one batch may take while they train, the data aside; None
         is half of what the device has free when the batch is formed. A batch that a GPU
-        cannot hold is divided and tried again in any case.
+        cannot hold is divided and tried again in any case. What is trained is held until
+        the search is over, for every candidate and fold three times its weights.
 
     Attributes
     ----------
@@ -555,7 +556,8 @@ def _likeness(request: Request) -> tuple[str, ...]:
     """What sorts requests by how alike their trainings are."""
     params = request.estimator.get_params(deep=False)
     first = ("likelihood", "noise_variance", "activation", "hidden_layer_sizes", "batch_size")
-    return (*(str(params[name]) for name in first), f"{params['n_components']:09d}")
+    # As text, which sorts whatever it is that only the fit will refuse.
+    return (*(str(params[name]) for name in first), str(params["n_components"]).zfill(9))
 
 
 def _fit_unit(
