@@ -267,7 +267,6 @@ def test_candidates_that_fail_do_so_as_in_scikit_learn(data, trained):
         GridSearchCV(vae(), {"nonsense": [1]}, cv=3).fit(*data)
 
 
-@pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
 def test_what_is_not_validated_is_sorted_too(data):
     """Units are made of like requests; what these cannot be is for the fit to say."""
     search = GridSearchCV(vae(), {"n_components": [1.0, 2]}, cv=2, n_jobs=2, refit=False)
@@ -279,6 +278,7 @@ def test_what_is_not_validated_is_sorted_too(data):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
 def test_data_that_only_some_fits_can_take(data, trained):
     """Folds with values outside of the support fail; the others are trained."""
     X = (data[0] > 0).astype(float)
