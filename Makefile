@@ -73,9 +73,10 @@ FOLDER ?= local
 streaming: $(VENV)/.demo
 	$(RUN) benchmarks/streaming.py --folder $(FOLDER) --output docs/streaming.md
 
-# DATA is a folder with mnist.npz. For a GPU; a run that was stopped goes on where it was.
+# DATA is a folder with mnist.npz.
 IWAE := $(RUN) benchmarks/iwae_mnist.py --data $(DATA)
 
+# For a GPU; a run that was stopped goes on where it was.
 iwae: $(VENV)/.demo
 	$(IWAE) --folder local/iwae
 

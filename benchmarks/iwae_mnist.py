@@ -332,7 +332,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add_options(parser)
     add("--folder", type=Path, required=True, help="where results and models are kept")
-    add("--output", type=Path, help="file for the Markdown that is printed")
+    add("--output", type=Path, help="file for what is printed (default: results.md in --folder)")
     add("--k", type=int, nargs="+", default=[1, 5, 50], help="draws (default: 1 5 50)")
     add("--max-iter", type=int, default=1600, help="epochs of the longest fit (default: 1600)")
     add("--n-fits", type=int, default=5, help="points of the curve for each k (default: 5)")
@@ -361,7 +361,7 @@ def main() -> None:
         "Nats over minutes; every row is a complete training, its schedule as long as it is.\n\n"
         f"{table_of_minutes(results)}\n"
     )
-    publish(text, arguments.output)
+    publish(text, arguments.output or arguments.folder / "results.md")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in train
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
-from skvae._frames import is_blank, is_categorical, narrowed, plain
+from skvae._frames import first_unhashable, is_blank, is_categorical, narrowed, plain
 from skvae._messages import listed
 from skvae._sklearn import to_numpy
 
@@ -223,8 +223,12 @@ def read_condition(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
                 f"for each row of X (or of Z, or of n_samples)."
             )
-        if values.dtype.kind == "O":
-            _check_hashable(name, values)
+        if found := first_unhashable(values):
+            row, value = found
+            raise ValueError(
+                f"condition column {name!r} has {value!r} (row {row}), which is no label: a "
+                f"{type(value).__name__} can change. Labels are strings or numbers."
+            )
         missing = is_blank(values, infinite=True)
         if missing.any():
             raise ValueError(
@@ -233,15 +237,6 @@ def read_condition(
                 f"make the missing a category of its own."
             )
     return columns
-
-
-def _check_hashable(name: str, values: np.ndarray) -> None:
-    for row, value in enumerate(values.tolist()):
-        if not isinstance(value, Hashable):
-            raise ValueError(
-                f"condition column {name!r} has {value!r} (row {row}), which is no label: a "
-                f"{type(value).__name__} can change. Labels are strings or numbers."
-            )
 
 
 def _is_frame(condition: Any) -> bool:
@@ -314,5 +309,5 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     if values.ndim == 2:
         names = list(getattr(y, "columns", [f"y{i}" for i in range(values.shape[1])]))
     # scikit-learn has one dtype for all, and floats for integers that may be missing.
-    is_typed = _is_frame(y) or hasattr(y, "to_numpy")
+    is_typed = hasattr(y, "to_numpy")
     return read_condition(y if is_typed else values, n_rows, names=[str(name) for name in names])

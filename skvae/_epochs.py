@@ -50,8 +50,7 @@ class Epochs:
         running = [watch for watch in watches if not watch.is_finished]
         if self._n_epochs % every and running:
             return
-        n_planned = self._estimator.max_iter if not job.request.is_partial else 1
-        line = f"[{name}] epoch {self._n_epochs}/{n_planned}"
+        line = f"[{name}] epoch {self._n_epochs}/{job.run.max_iter}"
         if isinstance(training, OnAllRows):
             print(f"{line}: on all rows, those for validation included")
             return

@@ -153,7 +153,10 @@ def narrowed(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind != "O":
         return column
     values = column.tolist()
-    array = np.array(values)
+    try:
+        array = np.array(values)
+    except ValueError:  # a list among them, which is for others to refuse
+        return column
     if array.dtype.kind == "f" and _is_whole(column):
         return column  # NaN alone made floats of them
     is_text = all(isinstance(value, str) for value in values)
@@ -245,8 +248,8 @@ def categories_of(cells: Cells) -> np.ndarray:
         ) from None
 
 
-def check_categories(cells: Cells) -> None:
-    """A category is a single value, that others may be equal to; and infinity is none."""
+def check_finite(cells: Cells) -> None:
+    """Infinity is no category."""
     is_infinite = is_blank(cells.values, infinite=True) & ~is_blank(cells.values)
     if is_infinite.any():
         row = int(np.argmax(is_infinite))
@@ -255,15 +258,23 @@ def check_categories(cells: Cells) -> None:
             "no category: X contains infinity. Put a category of its own there, or NaN if the "
             "cell is missing."
         )
-    if cells.values.dtype.kind != "O":
-        return
-    for row, value in enumerate(cells.values.tolist()):
-        if not isinstance(value, Hashable):
-            raise ValueError(
-                f"column {cells.name!r} of X has {value!r} (row {row}), which is no category: a "
-                f"{type(value).__name__} can change. Turn the values into strings, or drop the "
-                "column."
-            )
+
+
+def check_hashable(cells: Cells) -> None:
+    """A category is a single value, that others may be equal to."""
+    if found := first_unhashable(cells.values):
+        row, value = found
+        raise ValueError(
+            f"column {cells.name!r} of X has {value!r} (row {row}), which is no category: a "
+            f"{type(value).__name__} can change. Turn the values into strings, or drop the "
+            "column."
+        )
+
+
+def first_unhashable(values: np.ndarray) -> tuple[int, Any] | None:
+    """Row and value of the first that nothing can be found by."""
+    rows = enumerate(values.tolist()) if values.dtype.kind == "O" else ()
+    return next(((row, value) for row, value in rows if not isinstance(value, Hashable)), None)
 
 
 def numbers_of(cells: Cells, family: str) -> np.ndarray:
@@ -367,7 +378,7 @@ def _polars_dtype(text: str) -> Any:
     pl = importlib.import_module("polars")
     call = ast.parse(text, mode="eval").body
     given = call.keywords if isinstance(call, ast.Call) else []
-    dtype = getattr(pl, text.partition("(")[0])
+    dtype = getattr(pl, text.partition("(")[0], None)
     # The text may be of a file that somebody made.
     if not (isinstance(dtype, type) and issubclass(dtype, pl.DataType)):
         raise ValueError(f"{text!r} is no dtype of polars.")

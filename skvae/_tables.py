@@ -16,7 +16,8 @@ from skvae._frames import (
     LIBRARIES,
     Cells,
     categories_of,
-    check_categories,
+    check_finite,
+    check_hashable,
     frame_of,
     is_blank,
     kept,
@@ -45,7 +46,7 @@ class Column:
         if family and family != "categorical":
             kind_of(cells.name, cells.dtype)  # what cannot be written again is not learned
         if family == "categorical" and categories is None:
-            check_categories(cells)
+            check_hashable(cells)
             categories = categories_of(cells)
         return cls(cells.name, cells.dtype, family, categories, is_declared, cells.is_ordered)
 
@@ -58,15 +59,22 @@ class Column:
         """(N,) numbers; NaN where they are missing, or by ``unknown`` a category is new."""
         if not self.is_categorical:
             return numbers_of(cells, self.family)
-        check_categories(cells)
-        return self._codes(cells.values, unknown)
+        return self._codes(cells, unknown)
 
-    def _codes(self, values: np.ndarray, unknown: str) -> np.ndarray:
+    def _codes(self, cells: Cells, unknown: str) -> np.ndarray:
         assert self.categories is not None
-        number = {category: i for i, category in enumerate(self.categories.tolist())}
+        values, is_infinite = cells.values, is_blank(self.categories, infinite=True)
+        numbers = enumerate(self.categories.tolist())
+        number = {category: i for i, category in numbers if not is_infinite[i]}
         codes = np.full(len(values), np.nan)
         there = ~is_blank(values)
-        codes[there] = [number.get(value, -1) for value in values[there].tolist()]
+        try:
+            codes[there] = [number.get(value, -1) for value in values[there].tolist()]
+        except TypeError:
+            check_hashable(cells)
+            raise
+        if (codes < 0).any():  # not for every cell, but where it may be
+            check_finite(cells)
         if unknown == "missing":
             codes[codes < 0] = np.nan
         if (codes < 0).any():

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
 from skvae import model_selection as ours
+from skvae._frames import Cells, frame_of
 from skvae.impute import VAEImputer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -359,6 +360,13 @@ def test_categories_of_any_type(values):
     assert set(given.sample(50)["x"]) == set(X["x"])
 
 
+@pytest.mark.parametrize("text", ["read_csv(source='x')", "Config", "nothing"])
+def test_a_file_that_names_no_dtype_calls_nothing(text):
+    """A state says what the dtypes of polars are; nothing else of polars is for it to ask for."""
+    with pytest.raises(ValueError, match="no dtype of polars"):
+        frame_of("polars", [Cells("x", np.arange(3), text)])
+
+
 @pytest.mark.parametrize("kind", ["Int64", "category", "object", "polars"])
 def test_large_integers_beside_missing_cells_are_categories(kind):
     """As floats these would all be one."""
@@ -601,6 +609,12 @@ def test_strings_where_numbers_are_needed():
     words = ["'city'", "'gaussian'", "numbers", "categorical"]
     says(words, VAETransformer(likelihood=likelihood, **SMALL).fit, DF)
     says(["'age'", "'old'", "row 3"], fitted().transform, with_value("age", "old"))
+
+
+def test_what_can_change_is_no_category_of_new_rows_either():
+    bad = DF.astype({"city": object})
+    bad.at[3, "city"] = ["Rome"]
+    says(["'city'", "['Rome']", "row 3", "can change"], fitted().transform, bad)
 
 
 def test_a_dtype_that_no_likelihood_is_for():
