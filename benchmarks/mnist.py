@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import os
-import platform
 import resource
 import sys
 import time
@@ -34,7 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from results import markdown, publish
+from results import cores, markdown, publish
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -292,7 +290,7 @@ def describe(arguments: argparse.Namespace) -> str:
         f"with probability pixel / 255. Grey pixels: (pixel + u) / {GREY_LEVELS}, u uniform in "
         f"[0, 1). Accuracy: LogisticRegression on the scaled components of the first "
         f"{N_CLASSIFIER_ROWS:,} training rows. torch {torch.__version__}, device {device}, "
-        f"{os.cpu_count()} cores ({platform.machine()})."
+        f"{cores()}."
     )
 
 

@@ -7,6 +7,7 @@ import ast
 import json
 import multiprocessing
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -143,6 +144,14 @@ def markdown(
         "-" * width if i < n_words else "-" * (width - 1) + ":" for i, width in enumerate(widths)
     ]
     return "\n".join([line(header), line(rule), *map(line, cells)])
+
+
+def cores() -> str:
+    """Those of this machine, with the instructions that torch uses: ratios hang on them."""
+    import torch
+
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{os.cpu_count()} cores ({platform.machine()}, {instructions})"
 
 
 def counted(n: int, noun: str) -> str:

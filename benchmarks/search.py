@@ -34,7 +34,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -52,7 +51,7 @@ import numpy as np
 import torch
 from mnist import peak_gib
 from peers import SkorchVAE
-from results import counted, markdown, status_mib
+from results import cores, counted, markdown, status_mib
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_digits
@@ -574,8 +573,8 @@ def text(arguments: argparse.Namespace, shown: str) -> str:
         f"fresh process; {counted(arguments.repeats, 'turn')}"
         f"{', medians' if arguments.repeats > 1 else ''}. {ratios} "
         "Memory: peaks of the process and its children together. "
-        f"torch {torch.__version__}, {device}, {os.cpu_count()} cores "
-        f"({platform.machine()}), {threads}.\n\n{shown}\n"
+        f"torch {torch.__version__}, {device}, {cores()}, "
+        f"{threads}.\n\n{shown}\n"
     )
 
 

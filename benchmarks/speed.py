@@ -29,7 +29,6 @@ import argparse
 import contextlib
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -45,7 +44,7 @@ import numpy as np
 import torch
 from mnist import peak_gib, uncaptured
 from peers import PEERS, available
-from results import counted, in_a_process, markdown, status_mib
+from results import cores, counted, in_a_process, markdown, status_mib
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -847,7 +846,7 @@ def describe(arguments: argparse.Namespace) -> str:
     image = "MNIST" if arguments.data is not None else "made like it"
     return (
         f"# Speed\n\ntorch {torch.__version__}, {device}, {counted(arguments.threads, 'thread')} "
-        f"of torch, {os.cpu_count()} cores ({platform.machine()}). Sizes: {sizes}. Data: the "
+        f"of torch, {cores()}. Sizes: {sizes}. Data: the "
         "digits of scikit-learn with uniform noise; for tabular, x = tanh(z A) B + 0.3 e with 5 "
         f"normal factors and random A and B; image: {image}. All columns standardised.\n"
     )
@@ -860,9 +859,7 @@ def tables(arguments: argparse.Namespace) -> Iterator[Table]:
         sizes["image"] = sizes["image"]._replace(batch_size=256)
     parts: dict[str, Callable[[], Table]] = {
         "steps": lambda: steps(sizes, arguments),
-        "bound": lambda: time_to_bound(
-            {name: size for name, size in sizes.items() if name in arguments.bound_sizes}, arguments
-        ),
+        "bound": lambda: time_to_bound(sizes, arguments),
         "busy": lambda: busy(SIZES["digits"], arguments),
         "inference": lambda: inference(sizes, arguments),
         "import": lambda: imports(arguments),
@@ -882,8 +879,6 @@ def parse_arguments() -> argparse.Namespace:
     parts = ["steps", "bound", "busy", "inference", "import"]
     add("--parts", nargs="+", choices=parts, default=parts, help="default: all")
     add("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="default: all")
-    few = ["digits", "tabular"]
-    add("--bound-sizes", nargs="+", choices=list(SIZES), default=few, help=f"default: {few}")
     add("--repeats", type=int, default=5, help="turns that count (default: 5)")
     add("--threads", type=int, default=1, help="of torch (default: 1)")
     add("--device", type=torch.device, default=torch.device("cpu"), help='"cpu", "cuda"')
