@@ -5,9 +5,9 @@ Kingma & Ba, Adam, 2015; the decay is decoupled: Loshchilov & Hutter, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 _LEAST_RATE = 1e-30  # 0, at the end of a schedule, would divide
 
-# Numbers of which a step by one kernel saves, against operation by operation, what its call takes.
-_NUMBERS_A_CALL = 10_000
+# Numbers of which a step by one kernel saves, against operation by operation, what it takes to be
+# told of one more tensor.
+_NUMBERS_A_TENSOR = 1_000
 
 #: "weights", "first" and "second" moment, each by parameter name, and "n_steps".
 AdamState = Mapping[str, Mapping[str, Tensor]]
@@ -26,9 +27,12 @@ AdamState = Mapping[str, Mapping[str, Tensor]]
 class Adam:
     """The optimiser of a module whose parameters all have the model axis first.
 
-    It lays the parameters out as one ``(K, P)`` tensor, of which the module's own become
-    views, so that a step is one kernel or a few operations in place however many parameters
-    there are. All of it is element by element: the models do not see each other.
+    It lays the parameters out in one tensor, of which the module's own become views, so that
+    a step is one kernel or a few operations in place however many parameters there are. On a
+    GPU it is ``(K, P)``: an operation reaches all of them with a number for each model. On the
+    CPU one parameter comes after the other, each of them ``(K, ...)`` in one piece, since no
+    product is written there between the models. All of it is element by element: the models
+    do not see each other.
     """
 
     def __init__(self, module: nn.Module, alpha: Tensor, n_planned: int) -> None:
@@ -38,7 +42,10 @@ class Adam:
         """
         parameters = dict(module.named_parameters())
         self._shapes = {name: p.shape for name, p in parameters.items()}
-        weights = torch.cat([p.detach().flatten(1) for p in parameters.values()], 1)
+        self._widths = [shape[1:].numel() for shape in self._shapes.values()]
+        n_models, is_on_cpu = len(alpha), alpha.device.type == "cpu"
+        size = n_models * sum(self._widths)
+        weights = alpha.new_zeros(size if is_on_cpu else (n_models, sum(self._widths)))
         self.flat = {
             "weights": weights,
             "first": torch.zeros_like(weights),
@@ -48,19 +55,19 @@ class Adam:
         gradient = torch.zeros_like(weights)
         self._n_planned = n_planned
         flat = _Flat(weights, gradient, self.flat["first"], self.flat["second"])
-        self._elementwise = Elementwise(flat, n_planned)
-        self._one_kernel = OneKernel(flat) if weights.device.type == "cpu" else None
+        self._elementwise = Elementwise(flat, self._blocks, n_models, n_planned)
+        self._one_kernel = OneKernel(flat, self._blocks, n_models) if is_on_cpu else None
         self._step = self._elementwise.step
-        self._decay = self._kept = None  # (K, P)
+        self._decay = self._kept = None  # like the weights
         if alpha.any():
-            is_weight = [
-                torch.full_like(p[0].detach().flatten(), float(name.endswith("weight")))
-                for name, p in parameters.items()
-            ]
-            self._decay = alpha[:, None] * torch.cat(is_weight)
+            self._decay = torch.zeros_like(weights)
+            for name, view in self._views(self._decay).items():
+                if name.endswith("weight"):
+                    view += alpha.view(-1, *[1] * (view.ndim - 1))
             self._kept = torch.empty_like(self._decay)
         gradients = self._views(gradient)
         for name, view in self._views(weights).items():
+            view.copy_(parameters[name].detach())
             parameters[name].data = view
             parameters[name].grad = gradients[name]
 
@@ -78,8 +85,10 @@ class Adam:
         else:
             self._elementwise.plan(learning_rate, count[:, 0])
             self._step = self._elementwise.step
-        if self._decay is not None:
-            torch.sub(1, learning_rate[:, None] * self._decay, out=self._kept)
+        if self._decay is not None and self._kept is not None:
+            blocks = zip(self._blocks(self._kept), self._blocks(self._decay), strict=True)
+            for kept, decay in blocks:
+                torch.sub(1, learning_rate[:, None] * decay, out=kept)
         count += self._n_planned
 
     def step(self) -> None:
@@ -87,6 +96,17 @@ class Adam:
         if self._kept is not None:
             self.flat["weights"].mul_(self._kept)
         self._step()
+
+    def keep(self, of_models: Sequence[bool], kept: Mapping[str, Tensor]) -> None:
+        """Have ``kept``, laid out like ``self.flat``, hold these models as they are now."""
+        if all(of_models):
+            for name, part in self.flat.items():
+                kept[name].copy_(part)
+            return
+        mask = torch.tensor(of_models, device=self.flat["weights"].device)[:, None]
+        for name, part in self.flat.items():
+            for new, old in zip(self._blocks(part), self._blocks(kept[name]), strict=True):
+                torch.where(mask, new, old, out=old)
 
     def load(self, state: AdamState) -> None:
         """Go on from this state."""
@@ -101,18 +121,26 @@ class Adam:
         return {name: self._views(part) for name, part in flat.items()}
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        if flat.shape[1] == 1:
+        if flat.shape[1:] == (1,):
             return {"n_steps": flat}
-        widths = [shape[1:].numel() for shape in self._shapes.values()]
-        parts = zip(flat.split(widths, 1), self._shapes.items(), strict=True)
+        blocks = self._blocks(flat) if flat.ndim == 1 else flat.split(self._widths, 1)
+        parts = zip(blocks, self._shapes.items(), strict=True)
         return {
             name: part.unflatten(1, shape[1:]) if part.numel() else part.reshape(shape)
             for part, (name, shape) in parts
         }
 
+    def _blocks(self, flat: Tensor) -> list[Tensor]:
+        """What an operation with a number for each model can be done to, (K, ...) each."""
+        if flat.ndim == 2:
+            return [flat]
+        n_models = len(self.flat["n_steps"])
+        parts = flat.split([n_models * width for width in self._widths])
+        return [part.view(n_models, w) for part, w in zip(parts, self._widths, strict=True)]
+
 
 class _Flat(NamedTuple):
-    """What a step reads and writes, each ``(K, P)``."""
+    """What a step reads and writes, each ``(K, P)`` or ``(K P,)``."""
 
     weights: Tensor
     gradient: Tensor
@@ -120,41 +148,51 @@ class _Flat(NamedTuple):
     second: Tensor
 
 
+#: Of one of these, views with the model axis first.
+_Blocks = Callable[[Tensor], list[Tensor]]
+
+
 class OneKernel:
     """A step without the decay, by the kernel that torch.optim has for the CPU.
 
     It reads and writes every number once, which takes a third of the time that the same
-    takes operation by operation. The kernel has one rate and one count for each tensor:
-    neighbours that are alike in both share a call.
+    takes operation by operation. A call of it has one rate, and of each tensor one count:
+    models that are alike in both share a call, and neighbours among them a tensor.
     """
 
-    def __init__(self, flat: _Flat) -> None:
-        self._flat = flat
-        self.counts = torch.zeros(len(flat.weights), dtype=torch.float32, device="cpu")
+    def __init__(self, flat: _Flat, blocks: _Blocks, n_models: int) -> None:
+        self._flat, self._blocks = flat, [blocks(part) for part in flat]
+        self.counts = torch.zeros(n_models, dtype=torch.float32, device="cpu")
         self._calls: list[Callable[[], None]] = []
 
     def plan(self, learning_rate: Tensor, n_steps: Tensor) -> bool:
         """From so many steps on; False if models differ so that it is not the quicker way."""
-        models = zip(learning_rate.tolist(), n_steps.tolist(), strict=True)
-        groups = [(rate, len(list(alike))) for (rate, _), alike in groupby(models)]
-        if len(groups) > 1 + self._flat.weights.numel() // _NUMBERS_A_CALL:
+        models = list(zip(learning_rate.tolist(), n_steps.tolist(), strict=True))
+        groups: dict[tuple[float, float], list[slice]] = {}
+        first = 0
+        for kind, alike in groupby(models):
+            last = first + len(list(alike))
+            groups.setdefault(kind, []).append(slice(first, last))
+            first = last
+        n_tensors = len(self._blocks[0]) * sum(map(len, groups.values()))
+        if len(groups) > 1 and n_tensors * _NUMBERS_A_TENSOR > self._flat.weights.numel():
             return False
         self.counts.copy_(n_steps)
-        ends = accumulate((n for _, n in groups), initial=0)
-        self._calls = [
-            self._call(slice(*pair), rate)
-            for pair, (rate, _) in zip(pairwise(ends), groups, strict=True)
-        ]
+        self._calls = [self._call(neighbours, rate) for (rate, _), neighbours in groups.items()]
         return True
 
-    def _call(self, models: slice, learning_rate: float) -> Callable[[], None]:
+    def _call(self, models: Sequence[slice], learning_rate: float) -> Callable[[], None]:
         """A step of some models that are alike, of which one count tells."""
-        parts = ([part[models]] for part in self._flat)
+        parts = [[part] for part in self._flat]  # all models in one tensor
+        if models[0].stop - models[0].start < len(self.counts):
+            parts = [
+                [block[some] for block in blocks for some in models] for blocks in self._blocks
+            ]
         return partial(
             torch.ops.aten._fused_adam_.default,
             *parts,
             [],
-            [self.counts[models.start]],
+            [self.counts[models[0].start]] * len(parts[0]),
             lr=-learning_rate,  # upwards; `maximize` would keep moments of the opposite sign
             beta1=_BETA_1,
             beta2=_BETA_2,
@@ -173,10 +211,11 @@ class OneKernel:
 class Elementwise:
     """The same operation by operation, by tensors of rates and counts: a graph can read them."""
 
-    def __init__(self, flat: _Flat, n_planned: int) -> None:
+    def __init__(self, flat: _Flat, blocks: _Blocks, n_models: int, n_planned: int) -> None:
         self._flat = flat
         self._scratch = torch.empty_like(flat.weights)
-        self._sizes = flat.weights.new_zeros(n_planned, 2, len(flat.weights), 1)
+        self._scratch_blocks = blocks(self._scratch)
+        self._sizes = flat.weights.new_zeros(n_planned, 2, n_models, 1)
         # Of the next step among those that are planned.
         self.position = torch.zeros(1, dtype=torch.long, device=flat.weights.device)
 
@@ -197,7 +236,8 @@ class Elementwise:
         first.lerp_(gradient, 1 - _BETA_1)
         second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
         torch.sqrt(second, out=self._scratch)
-        self._scratch.mul_(stretch).add_(epsilon)
+        for block in self._scratch_blocks:
+            block.mul_(stretch).add_(epsilon)
         weights.addcdiv_(first, self._scratch)
         self.position += 1
 

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 # Of the memory that is free, what the trainings of a search may take, or the rows of a fit.
 _SHARE_OF_MEMORY = 0.5
 
-# Without a GPU a batch of more models is no quicker: their activations leave the cache.
-_MAX_MODELS_CPU = 32
+# Without a GPU a batch of more models is no quicker: their activations leave the cache. Where it
+# holds fewer, threads wait for each other at the interpreter's lock more often.
+_MAX_MODELS_CPU = 64
 
 
 class Request(NamedTuple):
@@ -156,9 +157,10 @@ def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[
         counts = [len(job.seeds) for job in members]
         max_models = math.inf
         if device.type == "cpu":
-            # As many batches as there are threads at least, each of which takes one.
-            even = math.ceil(sum(counts) / torch.get_num_threads())
-            max_models = min(_MAX_MODELS_CPU, max(even, *counts))
+            # A batch for every thread, or as many for each of them, all of about one size.
+            a_thread = math.ceil(sum(counts) / torch.get_num_threads())
+            n_batches, unit = math.ceil(a_thread / _MAX_MODELS_CPU), max(counts)
+            max_models = math.ceil(a_thread / n_batches / unit) * unit
         runs = [job.run for job in members]
         found += [[members[i] for i in pack] for pack in packs(runs, counts, limit, max_models)]
     return found

@@ -162,10 +162,7 @@ class _Layer:
 
     def fill(self, x: Tensor, gradient: Tensor) -> None:
         """``grad`` of the parameters, from the inputs and the gradient of the outputs."""
-        if self._weight_gradient.is_contiguous() or self._weight_gradient.is_cuda:
-            torch.bmm(x.mT, gradient, out=self._weight_gradient)
-        else:  # the CPU's does not write between the models
-            self._weight_gradient.copy_(torch.bmm(x.mT, gradient))
+        torch.bmm(x.mT, gradient, out=self._weight_gradient)
         if self._bias_gradient is not None:
             torch.sum(gradient, 1, out=self._bias_gradient)
 

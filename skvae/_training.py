@@ -305,9 +305,7 @@ class _Group:
             for watch, *values in zip(self._watches, *bounds.tolist(), strict=True)
         ]
         if any(keep):
-            mask = torch.tensor(keep, device=self._x.device)[:, None]
-            for name, kept in self._best.items():
-                torch.where(mask, self._adam.flat[name], kept, out=kept)
+            self._adam.keep(keep, self._best)
         self._learning_rate = self._c.new_tensor([watch.learning_rate for watch in self._watches])
 
     def _step(self) -> None:

@@ -577,16 +577,17 @@ def test_a_likelihood_without_a_gradient_of_its_own_trains(monkeypatch, noise):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("numbers_a_call", "way"), [(1, OneKernel), (math.inf, Elementwise)], ids=["kernel", "each"]
+    ("numbers_a_tensor", "way"), [(0, OneKernel), (math.inf, Elementwise)], ids=["kernel", "each"]
 )
-def test_adam_is_torchs(monkeypatch, numbers_a_call, way, alpha):
+def test_adam_is_torchs(monkeypatch, numbers_a_tensor, way, alpha):
     """Each model of a stack steps as torch's AdamW does on it alone; biases do not decay."""
-    monkeypatch.setattr("skvae._adam._NUMBERS_A_CALL", numbers_a_call)
+    monkeypatch.setattr("skvae._adam._NUMBERS_A_TENSOR", numbers_a_tensor)
     n_steps, step = [], way.step
     monkeypatch.setattr(way, "step", lambda self: (step(self), n_steps.append(1)))
-    rates, counts = X.new_tensor([1e-2, 1e-2, 3e-3]), [0.0, 7.0, 7.0]
+    # The last is like the first, but not its neighbour.
+    rates, counts = X.new_tensor([1e-2, 1e-2, 3e-3, 1e-2]), [0.0, 7.0, 7.0, 0.0]
     models = [lone(i, 2, (4,)) for i in range(len(rates))]
-    alphas = alpha * X.new_tensor([1, 3, 2])
+    alphas = alpha * X.new_tensor([1, 3, 2, 1])
     stacked = stack(models)
     ours = Adam(stacked, alphas, 10)
     ours.flat["n_steps"].copy_(X.new_tensor(counts)[:, None])
