@@ -110,7 +110,7 @@ SEARCHES = {
             "learning_rate_init": [1e-3, 1e-2],
             "alpha": [0, 0.1],
         },
-        [16, 16, 16],
+        [24, 24],
     ),
     "widths": (vae(), {"hidden_layer_sizes": [(4,), (5,), (6,)]}, [9]),
     "depths": (vae(), {"hidden_layer_sizes": [(), (8,), (8, 8)]}, [3, 3, 3]),
@@ -472,6 +472,14 @@ def test_an_unseeded_search_trains_equal_fits_once(data, trained):
     search = GridSearchCV(pipe, grid, cv=3).fit(*data)
     assert trained == [6, 1]
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_every_thread_has_as_many_batches(data, trained, monkeypatch):
+    """90 fits of two starts are three batches of 64 models at most: one thread would wait."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    grid = {"n_components": [1, 2, 3], "beta": np.linspace(0.5, 1, 10)}
+    GridSearchCV(vae(max_iter=1), grid, cv=3, refit=False).fit(*data)
+    assert sorted(trained) == [21, 23, 23, 23]
 
 
 @pytest.mark.parametrize("backend", [None, "loky", "multiprocessing", "threading"])
