@@ -573,8 +573,7 @@ def text(arguments: argparse.Namespace, shown: str) -> str:
         f"fresh process; {counted(arguments.repeats, 'turn')}"
         f"{', medians' if arguments.repeats > 1 else ''}. {ratios} "
         "Memory: peaks of the process and its children together. "
-        f"torch {torch.__version__}, {device}, {cores()}, "
-        f"{threads}.\n\n{shown}\n"
+        f"torch {torch.__version__}, {device}, {cores()}, {threads}.\n\n{shown}\n"
     )
 
 

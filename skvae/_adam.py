@@ -58,13 +58,14 @@ class Adam:
         self._elementwise = Elementwise(flat, self._blocks, n_models, n_planned)
         self._one_kernel = OneKernel(flat, self._blocks, n_models) if is_on_cpu else None
         self._step = self._elementwise.step
-        self._decay = self._kept = None  # like the weights
+        self._decay: list[Tensor] = []  # blocks like those of the weights
+        self._kept: Tensor | None = None
         if alpha.any():
-            self._decay = torch.zeros_like(weights)
-            for name, view in self._views(self._decay).items():
+            decay, self._kept = torch.zeros_like(weights), torch.empty_like(weights)
+            for name, view in self._views(decay).items():
                 if name.endswith("weight"):
                     view += alpha.view(-1, *[1] * (view.ndim - 1))
-            self._kept = torch.empty_like(self._decay)
+            self._decay = self._blocks(decay)
         gradients = self._views(gradient)
         for name, view in self._views(weights).items():
             view.copy_(parameters[name].detach())
@@ -85,9 +86,8 @@ class Adam:
         else:
             self._elementwise.plan(learning_rate, count[:, 0])
             self._step = self._elementwise.step
-        if self._decay is not None and self._kept is not None:
-            blocks = zip(self._blocks(self._kept), self._blocks(self._decay), strict=True)
-            for kept, decay in blocks:
+        if self._kept is not None:
+            for kept, decay in zip(self._blocks(self._kept), self._decay, strict=True):
                 torch.sub(1, learning_rate[:, None] * decay, out=kept)
         count += self._n_planned
 
@@ -167,13 +167,11 @@ class OneKernel:
 
     def plan(self, learning_rate: Tensor, n_steps: Tensor) -> bool:
         """From so many steps on; False if models differ so that it is not the quicker way."""
-        models = list(zip(learning_rate.tolist(), n_steps.tolist(), strict=True))
+        kinds = list(zip(learning_rate.tolist(), n_steps.tolist(), strict=True))
         groups: dict[tuple[float, float], list[slice]] = {}
-        first = 0
-        for kind, alike in groupby(models):
-            last = first + len(list(alike))
-            groups.setdefault(kind, []).append(slice(first, last))
-            first = last
+        for kind, alike in groupby(range(len(kinds)), kinds.__getitem__):
+            first, *others = alike
+            groups.setdefault(kind, []).append(slice(first, first + 1 + len(others)))
         n_tensors = len(self._blocks[0]) * sum(map(len, groups.values()))
         if len(groups) > 1 and n_tensors * _NUMBERS_A_TENSOR > self._flat.weights.numel():
             return False

@@ -22,7 +22,7 @@ from skvae._conditions import Conditions, Values
 from skvae._fitted import Fitted
 from skvae._inference import without_autocast
 from skvae._memory import free_bytes
-from skvae._packs import n_parameters, packs
+from skvae._packs import evenly, n_parameters, packs
 from skvae._rows import Chosen, Rows
 from skvae._run import Run
 from skvae._tables import Table
@@ -159,8 +159,7 @@ def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[
         if device.type == "cpu":
             # A batch for every thread, or as many for each of them, all of about one size.
             a_thread = math.ceil(sum(counts) / torch.get_num_threads())
-            n_batches, unit = math.ceil(a_thread / _MAX_MODELS_CPU), max(counts)
-            max_models = math.ceil(a_thread / n_batches / unit) * unit
+            max_models = evenly(a_thread, max(counts), _MAX_MODELS_CPU)
         runs = [job.run for job in members]
         found += [[members[i] for i in pack] for pack in packs(runs, counts, limit, max_models)]
     return found

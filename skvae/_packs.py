@@ -39,15 +39,20 @@ def packs(
         # Like beside like; the widest first, to which the others are padded.
         members.sort(key=lambda i: n_parameters(runs[i].model.architecture), reverse=True)
         counts = [n_models[i] for i in members]
-        found.extend(_divided(members, runs, n_models, max_bytes, _evenly(counts, max_models)))
+        most = evenly(sum(counts), max(counts), max_models)
+        found.extend(_divided(members, runs, n_models, max_bytes, most))
     return found
 
 
-def _evenly(counts: Sequence[int], max_models: float) -> float:
-    """Models a pack, where as few packs as need be are to be of about one size."""
-    n_packs = math.ceil(sum(counts) / max_models) or 1
-    unit = max(counts)
-    return min(max_models, math.ceil(sum(counts) / n_packs / unit) * unit)
+def evenly(n_models: int, unit: int, max_models: float) -> int:
+    """Models a pack, where as few packs as need be are to be of about one size.
+
+    ``unit`` models are not parted. Not more than ``max_models``, unless they are.
+    """
+    if max_models < math.inf:
+        max_models = max(1, max_models // unit) * unit
+    n_packs = math.ceil(n_models / max_models) or 1
+    return math.ceil(n_models / n_packs / unit) * unit
 
 
 def _divided(
