@@ -221,15 +221,23 @@ class Columns:
 
         return sorted(self.varies.nonzero()[:, 0].tolist(), key=key)
 
+    @cached_property  # of many columns it takes longer than the decoder's products
+    def _by_reading(self) -> dict[str, list[int]]:
+        """The columns that are read in each way, in the model's order."""
+        found: dict[str, list[int]] = {reading: [] for reading in _ORDER}
+        for i in self._order:
+            found[self._readings[i]].append(i)
+        return found
+
     def _at(self, *readings: str) -> list[int]:
-        """The columns that are read so, in the model's order."""
-        return [i for i in self._order if self._readings[i] in readings]
+        """The columns that are read in one of these ways, which stand in the model's order."""
+        return [i for reading in readings for i in self._by_reading[reading]]
 
     def positions(self, *readings: str) -> list[int]:
         """The columns of X that vary and are read so, in the model's order; by default all."""
         return self._at(*readings or _ORDER)
 
-    @property
+    @cached_property
     def n_features(self) -> int:
         """D', the columns that the likelihood explains."""
         return sum(self.sizes[i] for i in self._order)
@@ -239,7 +247,7 @@ class Columns:
         """Whether the rates of counts are relative to the total of their row."""
         return len(self.totals) > 0
 
-    @property
+    @cached_property
     def width(self) -> int:
         """D' + E, and 1 with an exposure."""
         return self.n_features + len(self._at("count")) + self.is_relative
@@ -267,17 +275,21 @@ class Columns:
         return torch.cat([self._log_jacobian(rows) for rows in chunks(encoded)])
 
     def _log_jacobian(self, encoded: Tensor) -> Tensor:
-        log_scale = torch.where(_where(self._readings, "count", "category"), 1.0, self.scale).log()
-        of_columns = log_scale[self._sources].to(encoded.device)  # a count is modelled as it is
-        values = of_columns.expand(len(encoded), -1)
-        if places := self._places():
+        values = self._log_scale.to(encoded.device).expand(len(encoded), -1)
+        if self._at("log"):
             shift, scale = self._shift_and_scale_of_logs(encoded)
             values = values.clone()
-            values[:, places] += shift + encoded[:, places].double() * scale
+            values[:, self._logs] += shift + encoded[:, self._logs].double() * scale
         if encoded.shape[1] > self.width:
             first = self.width - self.is_relative
             values = values * encoded[:, first : first + self.n_features]
         return -values.sum(1)
+
+    @cached_property
+    def _log_scale(self) -> Tensor:
+        """Of the columns that the likelihood explains, (D',): 0 of those modelled as they are."""
+        log_scale = torch.where(_where(self._readings, "count", "category"), 1.0, self.scale).log()
+        return log_scale[self._sources]
 
     def mean_log_jacobian(self, encoded: Rows) -> float:
         """The same averaged over rows."""
@@ -287,10 +299,11 @@ class Columns:
         found = self._at("log")
         return self.shift[found].to(like.device), self.scale[found].to(like.device)
 
-    def _places(self) -> list[int]:
+    @cached_property
+    def _logs(self) -> slice:
         """Where the model has logarithms."""
         first = len(self._at("count", "standardised"))
-        return list(range(first, first + len(self._at("log"))))
+        return slice(first, first + len(self._at("log")))
 
     def encoded(
         self, x: Rows, dtype: torch.dtype, device: torch.device, *, with_mask: bool = False
@@ -362,7 +375,7 @@ class Columns:
         for i, shares in zip(categories, ends[2].split(sizes, 1), strict=True):
             x[:, i] = shares.argmax(1).to(x)
         logs = self._at("log")
-        x[:, logs] = encoded[:, self._places()].double() if is_mean else x[:, logs].exp()
+        x[:, logs] = encoded[:, self._logs].double() if is_mean else x[:, logs].exp()
         return x.to(dtype)
 
     def mean(self, p: Likelihood) -> Tensor:
@@ -382,13 +395,14 @@ class Columns:
 
         ``moment`` takes E[x], and the variance of the logarithm.
         """
-        if not (places := self._places()):
+        if not self._at("log"):
             return values
         shift, scale = self._shift_and_scale_of_logs(values)
-        loc, square = p.mean[..., places], p.variance[..., places].double() * scale.square()
+        loc = p.mean[..., self._logs]
+        square = p.variance[..., self._logs].double() * scale.square()
         mean = (shift + loc.double() * scale + square / 2).exp()
         replaced = values.clone()
-        replaced[..., places] = moment(mean, square).to(values)
+        replaced[..., self._logs] = moment(mean, square).to(values)
         return replaced
 
     def decode_variance(self, variance: Tensor) -> Tensor:
