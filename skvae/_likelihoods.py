@@ -46,8 +46,8 @@ MOST_COUNT = 1e13
 _LEAST_MEAN = 1e-4
 _MOST_OVERDISPERSION = 1e2
 
-# In place of 0 where a count divides, or a rate that is less.
-_TINY = 1e-20
+#: In place of 0 where a count divides, or a rate that is less.
+TINY = 1e-20
 
 # Of Stirling's series in 1 / y, odd powers, the highest first: from y = 7 on all digits of float64.
 _STIRLING = (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)
@@ -163,7 +163,7 @@ class Likelihood(Protocol):
     @property
     def information(self) -> Tensor:
         """Fisher's, of a cell about its mean: that of an exponential family."""
-        return 1 / self.variance.clamp(min=_TINY)
+        return 1 / self.variance.clamp(min=TINY)
 
     def sample(self, generator: torch.Generator) -> Tensor: ...
 
@@ -362,7 +362,7 @@ class Poisson(Likelihood):
         return (weights * (x - self.mean),)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        mean = self.mean.clamp(min=_TINY)
+        mean = self.mean.clamp(min=TINY)
         return x - mean - x * _log_1p((x - mean) / mean) - _beyond_stirling(x)
 
     @property
@@ -424,7 +424,7 @@ class NegativeBinomial(Likelihood):
         # x log(x / n) + r log(r / n) beside their expectations, both from what x is away from it.
         away = x - mean
         low, high = torch.minimum(x, mean), torch.maximum(x, mean)
-        of_x = (r / (r + high) * away.abs() / low.clamp(min=_TINY)).log1p().copysign(away)
+        of_x = (r / (r + high) * away.abs() / low.clamp(min=TINY)).log1p().copysign(away)
         of_r = (away.abs() / (r + low)).log1p().copysign(away)
         return ways - x * of_x + r * of_r
 
@@ -515,7 +515,7 @@ class Categorical(Likelihood):
     @property
     def information(self) -> Tensor:
         """Of the categories of a variable together: their means sum to one."""
-        return 1 / self.mean.clamp(min=_TINY)
+        return 1 / self.mean.clamp(min=TINY)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         # Gumbel's trick: the largest of log p + noise is a draw.
@@ -560,7 +560,7 @@ def _beyond_stirling(x: Tensor) -> Tensor:
     square, linear = t * t, 1 - 7 * t
     series = _polynomial(_STIRLING, square)
     steps = (linear + 6 * square) * (linear + 10 * square) * (linear + 12 * square)
-    far = x * (7 / x.clamp(min=_TINY)).log1p() - 7
+    far = x * (7 / x.clamp(min=TINY)).log1p() - 7
     return far + 0.5 * (LOG_2PI - (t * steps * steps).log()) + t * series
 
 

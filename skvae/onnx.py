@@ -51,6 +51,7 @@ from skvae._likelihoods import (
     LIKELIHOODS,
     LOG_CEILING,
     OVERDISPERSION_FLOOR,
+    TINY,
     VARIANCE_FLOOR,
     Support,
 )
@@ -709,8 +710,6 @@ class _Network:
 # left out, and with them the gamma functions that ONNX does not know. Arguments are outputs of the
 # decoder (S, N, columns), or constants for each column.
 
-_LEAST_RATE = 1e-30  # of a count, as for `transform`
-
 
 def _log_1p(v: _Node) -> _Node:
     """log(1 + v): what 1 + v loses of v is lost in the difference to 1 again, and cancels.
@@ -754,7 +753,7 @@ def _poisson(x: _Node, log_rate: _Node) -> _Node:
 
 
 def _mean_count(log_mean: _Node) -> _Node:
-    return log_mean.apply("Min", LOG_CEILING).apply("Exp").apply("Max", _LEAST_RATE)
+    return log_mean.apply("Min", LOG_CEILING).apply("Exp").apply("Max", TINY)
 
 
 def _negative_binomial(x: _Node, log_mean: _Node, raw: _Node) -> _Node:

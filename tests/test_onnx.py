@@ -443,6 +443,19 @@ def test_large_counts_keep_their_digits_in_single_precision(likelihood):
     assert_same(model, counts)
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_labels_whose_counts_are_all_but_impossible(likelihood):
+    """A count where rates are below the least that log p(x|z) tells from 0."""
+    model = fitted(ConditionalVAE(likelihood=likelihood), COUNTS, condition=Y)
+    decoder = model._fitted.model.decoder
+    with torch.no_grad():
+        decoder.head.weight.zero_()
+        decoder.linear.weight.zero_()
+        decoder.linear.weight[0, :3, 0] = torch.tensor([-50.0, -65.0, -80.0])[:, None]
+    model._fitted._casts.clear()
+    assert_same(model, COUNTS)
+
+
 @FLOATS
 @pytest.mark.parametrize("has_holes", [False, True])
 @pytest.mark.parametrize(
