@@ -316,6 +316,8 @@ class BaseVAE(
         rows, validation_rows = self._split(len(x), random, x.device, is_partial)
         if len(validation_rows) and x.shape[1] > columns.width:  # there are holes
             rows, validation_rows = _with_all_columns(to_rows(request.X), rows, validation_rows)
+        if len(validation_rows) and c.shape[1]:
+            rows, validation_rows = _with_all_labels(c, rows, validation_rows)
         run = self._run_template(x, c, columns, design, rows, validation_rows, is_partial, previous)
         n_models = 1 if previous else self._starts.n_runs(run.model.architecture)
         # What goes on has other noise than before: met again and again it would be learned.
@@ -1015,7 +1017,24 @@ def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[T
             return rows, validation_rows
     known = ~x.index_select(0, validation_rows.to(x.device))[:, ~is_known].isnan()
     # For every column the first row that knows it.
-    moved = known.int().argmax(0).unique().to(rows.device)
+    return _moved(known.int().argmax(0).unique(), rows, validation_rows)
+
+
+def _with_all_labels(c: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of labels, in c (N, C): a network knows nothing of those it was not trained on."""
+    is_there = c[validation_rows] != 0
+    n_rows, n_validation = (c != 0).sum(0), is_there.sum(0)
+    is_unknown = (n_rows == n_validation) & (n_rows > 0)
+    if not is_unknown.any():
+        return rows, validation_rows
+    moved = is_there[:, is_unknown].int().argmax(0).unique()
+    # Where nearly every row has a label of its own, half of them stay to validate by.
+    return _moved(moved[: len(validation_rows) // 2], rows, validation_rows)
+
+
+def _moved(moved: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The validation rows at these places are rows to train on."""
+    moved = moved.to(rows.device)
     is_kept = torch.ones_like(validation_rows, dtype=torch.bool)
     is_kept[moved] = False
     return torch.cat((rows, validation_rows[moved])).sort()[0], validation_rows[is_kept]

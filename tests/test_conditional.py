@@ -322,6 +322,22 @@ def test_combinations_name_the_columns_of_condition_proba():
     assert [model.combinations_[i][0] for i in read] == NAMES.tolist()
 
 
+def test_a_label_of_a_single_row_is_learned_wherever_this_row_falls():
+    """Held out to know when to stop, it would leave p(x|c) of its label untrained."""
+    held_out = np.random.RandomState(SMALL["random_state"]).permutation(N)[0]
+    codes, rows = CODE.copy(), X.copy()
+    codes[held_out], rows[held_out] = 2, 20.0
+    model = ConditionalVAE(**SMALL).fit(rows, codes)
+    # Where it is one of the training rows, within 2 of them; where not, 18 away from them.
+    np.testing.assert_allclose(model.sample(condition=[2], mean=True), 20.0, atol=3)
+    assert model.best_validation_score_ > -10  # -65 with that row
+
+
+def test_labels_of_their_own_leave_rows_to_validate_by():
+    model = ConditionalVAE(**SMALL).fit(X, np.arange(N).astype(str))
+    assert model.best_validation_score_ is not None
+
+
 @pytest.mark.parametrize("value", [0.1, 0.0, 1e6])
 def test_a_constant_number_is_no_scale(value):
     """Its deviation is rounding: another number later must not be astronomically far."""
