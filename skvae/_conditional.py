@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 
@@ -574,10 +574,11 @@ class ConditionalVAE(BaseVAE):
                 "(KBinsDiscretizer)."
             )
         X, _ = self._validated(X, None, "condition_proba")
+        n_draws = self._check_count(n_draws)
         model, x, c = self._encoded(X, None)
         if c is not None:
             return self._output(c.new_ones(len(c), 1), X)
-        joint = self._joint(model, x, self._check_count(n_draws))
+        joint = self._joint(model, x, n_draws)
         return self._output(inference.normalised(joint, 1), X)
 
     def elbo(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> BoundTerms:
@@ -735,6 +736,7 @@ class ConditionalVAE(BaseVAE):
         self, X: Any, *, reset: bool, method: str
     ) -> tuple[Any, _Columns | None, Table | None]:
         """X as a float array without the condition's columns, these, and how X was read."""
+        given = X
         X = received(X)
         if not reset and method in METHODS_OF_FIT:
             self._check_condition_columns()
@@ -769,7 +771,9 @@ class ConditionalVAE(BaseVAE):
             picked = [(str(names[i]), table[names[i]]) for i in positions]
             rest = table[[names[i] for i in others]]
         else:
-            picked = [(f"x{i}", table[:, i]) for i in positions]
+            # Of a masked array integers stay labels, though received as floats.
+            beside = given if isinstance(given, np.ma.MaskedArray) else table
+            picked = [(f"x{i}", beside[:, i]) for i in positions]
             rest = columns_at(table, others)
         values = [read_condition(column, names=[name])[0] for name, column in picked]
         if self._is_plain(reset):
@@ -792,6 +796,12 @@ class ConditionalVAE(BaseVAE):
             raise changed_error([f"condition_columns was {self._condition_at} and is {given}"])
 
     def _positions(self, table: Any) -> list[int]:
+        if isinstance(self.condition_columns, Set | Mapping):
+            raise ValueError(
+                f"condition_columns={self.condition_columns!r} is a "
+                f"{type(self.condition_columns).__name__}; columns of a condition have an order. "
+                "Give a list of names or positions."
+            )
         given = columns_named(self.condition_columns)
         # A bool counts as an integer, but in a list it would be part of a mask.
         if not all(isinstance(c, str | Integral) and not isinstance(c, bool) for c in given):
@@ -888,9 +898,11 @@ def _others(positions: Sequence[int], n_columns: int) -> list[int]:
 def _is_exact(values: np.ndarray, dtype: torch.dtype) -> bool:
     """Whether these are themselves in this dtype: the large number of a day or a batch may not be.
 
-    Floats are, to rounding.
+    Floats are, to rounding, if they are not beyond what it holds.
     """
-    if values.dtype.kind not in "iu":
-        return values.dtype.kind in "bf"
     name = str(dtype).removeprefix("torch.")
+    if values.dtype.kind == "f":
+        return bool((np.abs(values) <= np.finfo(name).max).all())
+    if values.dtype.kind not in "iu":
+        return values.dtype.kind == "b"
     return bool((values.astype(name).astype(values.dtype) == values).all())

@@ -6,16 +6,24 @@ Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in train
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
-from skvae._frames import first_unhashable, is_blank, is_categorical, narrowed, plain
+from skvae._frames import (
+    first_unhashable,
+    is_blank,
+    is_categorical,
+    is_number,
+    narrowed,
+    plain,
+)
 from skvae._messages import listed
 from skvae._sklearn import to_numpy
 
@@ -38,11 +46,14 @@ class Labels:
     @classmethod
     def of(cls, name: str, values: np.ndarray) -> Labels:
         try:
-            return cls(name, np.unique(values))
-        except TypeError:  # labels of several types have no order but their text
-            return cls(
-                name, np.array(sorted(set(values), key=lambda v: (str(type(v)), str(v))), object)
-            )
+            categories = np.unique(values)
+            is_ordered = values.dtype.kind != "O" or len(categories) == len(set(values))
+        except TypeError:
+            is_ordered = False
+        if not is_ordered:  # labels of several types, or sets, have no order but their text
+            by_text = sorted(set(values), key=lambda v: (str(type(v)), str(v)))
+            categories = np.fromiter(by_text, object, len(by_text))
+        return cls(name, categories)
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """The position of each value among the categories, ``(N,)``."""
@@ -84,15 +95,28 @@ class Number:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         try:
-            if values.dtype.kind in "mM":
-                raise TypeError("a date is no number")
+            if values.dtype.kind in "mMc":
+                raise TypeError("neither a date nor a complex number is one on a line")
             numbers = values.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
+            cells = values.tolist()
+            row = next((i for i, value in enumerate(cells) if not is_number(value)), 0)
             raise ValueError(
                 f"condition column {self.name!r} was a column of numbers in fit; "
-                f"now it holds {values[0]!r}, which is none."
+                f"now it holds {cells[row]!r} (row {row}), which is none that a float64 can hold. "
+                "Give numbers, or fit again with labels."
             ) from None
-        return ((numbers - self.mean) / self.scale)[:, None]
+        with np.errstate(over="ignore"):
+            encoded = (numbers - self.mean) / self.scale
+        is_far = np.abs(encoded) > np.finfo(np.float32).max
+        if is_far.any():
+            row = int(np.argmax(is_far))
+            raise ValueError(
+                f"condition column {self.name!r} has {numbers[row]:g} (row {row}), which is "
+                f"further from its mean in fit, {self.mean:g}, than a float32 can tell. Give a "
+                "number of the range that it had in fit."
+            )
+        return encoded[:, None]
 
 
 @dataclass(frozen=True)
@@ -184,10 +208,12 @@ def read_condition(
     ValueError for missing values and for a length that is not ``n_rows``.
     """
     if isinstance(condition, (Mapping, Set)):
-        raise TypeError(
-            f"condition has to be a column or a table with a row for each row; got a "
-            f"{type(condition).__name__}. A DataFrame has columns with names."
-        )
+        raise _no_table(condition, "A DataFrame has columns with names.")
+    if issparse(condition):
+        raise _no_table(condition, "Make it dense: condition.toarray().")
+    if type(condition).__name__ == "LazyFrame":
+        raise _no_table(condition, "Its rows are not there yet: give condition.collect().")
+    condition = _unmasked(condition)
     if _is_frame(condition):
         given = [str(name) for name in condition.columns]
         if len(set(given)) < len(given):
@@ -196,6 +222,8 @@ def read_condition(
     else:
         name = getattr(condition, "name", None)
         values = plain(condition)
+        if values.ndim == 0 and _is_iterable(condition):
+            raise _no_table(condition, "Make it a list: list(condition).")
         if values.ndim == 0 and n_rows is not None:
             repeated = f"[{condition!r}] * {n_rows}"
             raise ValueError(
@@ -203,7 +231,8 @@ def read_condition(
                 f"single value {condition!r}. Write {[condition] if n_rows == 1 else repeated}."
             )
         values = np.atleast_1d(values)
-        if values.ndim == 1:
+        # A Series is one column, though of polars' structs numpy makes a table.
+        if values.ndim == 1 or len(getattr(condition, "shape", ())) == 1:
             columns = [(None if name is None else str(name), values)]
         elif values.ndim == 2:
             columns = [(None, column) for column in values.T]
@@ -223,6 +252,11 @@ def read_condition(
                 f"condition column {name!r} has {len(values)} rows, but {n_rows} are needed: one "
                 f"for each row of X (or of Z, or of n_samples)."
             )
+        if values.ndim > 1 or values.dtype.names is not None:
+            raise ValueError(
+                f"condition column {name!r} has several values in a cell. Give a DataFrame with a "
+                "column for each of them."
+            )
         if found := first_unhashable(values):
             row, value = found
             raise ValueError(
@@ -237,6 +271,30 @@ def read_condition(
                 f"make the missing a category of its own."
             )
     return columns
+
+
+def _no_table(condition: Any, remedy: str) -> TypeError:
+    return TypeError(
+        f"condition has to be a column or a table with a row for each row; got a "
+        f"{type(condition).__name__}. {remedy}"
+    )
+
+
+def _unmasked(given: Any) -> Any:
+    """Of a masked array None where it is masked, which is as missing."""
+    if not isinstance(given, np.ma.MaskedArray):
+        return given
+    if not np.ma.is_masked(given):
+        return given.data
+    cells = np.array(given.data, dtype=object)
+    cells[np.ma.getmaskarray(given)] = None
+    return cells
+
+
+def _is_iterable(condition: Any) -> bool:
+    """Whether it has values, of which numpy makes no array: those of a generator for instance."""
+    is_single = isinstance(condition, str | bytes) or hasattr(condition, "ndim")
+    return isinstance(condition, Iterable) and not is_single
 
 
 def _is_frame(condition: Any) -> bool:
@@ -298,6 +356,7 @@ def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
 def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
     """y -> its columns with their names."""
     name = getattr(y, "name", None)
+    y = _unmasked(y)
     # Of lists, too, numbers must not turn into strings beside them.
     given = plain(y) if isinstance(y, (list, tuple)) else y
     values = to_numpy(

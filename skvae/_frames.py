@@ -137,11 +137,17 @@ def plain(values: Any) -> np.ndarray:
     """A column or table as numpy; strings of mixed columns stay what they are."""
     if isinstance(values, (list, tuple)):
         table = np.array(values, dtype=object)
-        array = np.array(values)
+        try:
+            array = np.array(values)
+        except ValueError:  # rows of several lengths, which are for others to refuse
+            return table
         # numpy turns ["a", 1] into strings, and both into one type; objects keep theirs.
         mixed = array.dtype.kind in "US" and not all(isinstance(v, str) for v in table.ravel())
+        # Integers that 64 bits do not hold, with or without a sign, it turns into floats.
+        mixed = mixed or (_is_rounded(array) and _is_whole(table.ravel()))
         return table if mixed or array.dtype.kind == "O" else array
-    if hasattr(values, "to_numpy"):
+    # A date of pandas has it too, and loses its time zone by it.
+    if hasattr(values, "to_numpy") and hasattr(values, "__len__"):
         return np.asarray(values.to_numpy())
     return to_numpy(values)
 
@@ -287,17 +293,17 @@ def numbers_of(cells: Cells, family: str) -> np.ndarray:
     except (TypeError, ValueError):
         values = cells.values.tolist()
         there = np.flatnonzero(~blank).tolist()
-        row = next(i for i in there if not _is_number(values[i]))
+        row = next(i for i in there if not is_number(values[i]))
     raise ValueError(
         f"column {cells.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
         f"{family!r}, needs numbers. Use 'categorical' for this column."
     )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -338,6 +338,66 @@ def test_labels_of_their_own_leave_rows_to_validate_by():
     assert model.best_validation_score_ is not None
 
 
+def test_masked_labels_are_missing():
+    """As masked cells of X are; a mask without any changes nothing."""
+    masked = np.ma.array(CODE, mask=np.arange(N) == 4)
+    for arguments in ({"y": masked}, {"condition": masked}, {"condition": 1.5 * masked}):
+        with pytest.raises(ValueError, match=r"missing.*row 4"):
+            ConditionalVAE(**SMALL).fit(X, **arguments)
+    open_ones = np.ma.array(CODE)
+    for arguments in ({"y": open_ones}, {"condition": open_ones}):
+        assert ConditionalVAE(**SMALL).fit(X, **arguments).classes_.tolist() == [0, 1]
+
+
+def test_integers_of_a_masked_table_are_labels():
+    """As they are without a mask, whether or not cells of the other columns are missing."""
+    table = np.column_stack([CODE, 100 * X]).astype(int)
+    mask = np.zeros(table.shape, dtype=bool)
+    for hole in (False, True):
+        mask[3, 2] = hole
+        masked = np.ma.array(table, mask=mask)
+        model = ConditionalVAE(condition_columns=[0], **SMALL).fit(masked)
+        assert model.classes_.tolist() == [0, 1]
+        assert model.transform(masked).shape == (N, 2)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[frozenset({0}), frozenset({1})], [("a", 1), (1, "a")], [2**63, -1]],
+    ids=["sets", "tuples", "beyond int64"],
+)
+def test_labels_without_an_order_of_their_own(labels):
+    """Each is one category, and none is a number."""
+    given = np.fromiter((labels[code] for code in CODE), object, N)
+    given = given.tolist() if isinstance(labels[0], int) else given
+    model = ConditionalVAE(**SMALL).fit(X, condition=given)
+    assert len(model.classes_) == 2
+    assert set(model.classes_) == set(labels)
+    assert model.condition_proba(X).shape == (N, 2)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(
+        loaded.transform(X, condition=given), model.transform(X, condition=given)
+    )
+
+
+def test_a_date_keeps_its_time_zone():
+    """Alone as in a column."""
+    pd = pytest.importorskip("pandas")
+    days = pd.Series(pd.to_datetime(CODE, unit="D", utc=True))
+    model = ConditionalVAE(**SMALL).fit(X, condition=days)
+    day = model.classes_[1]
+    np.testing.assert_array_equal(
+        model.sample(3, condition=day), model.sample(3, condition=[day] * 3)
+    )
+
+
+def test_a_number_beyond_float32_is_put_back_as_it_is():
+    table = np.column_stack([np.linspace(1e39, 2e39, N), X])
+    model = ConditionalVAE(condition_columns=[0], **SMALL).fit(table)
+    rows = model.inverse_transform(np.zeros((1, 2), np.float32), condition=[1.5e39])
+    assert rows[0, 0] == 1.5e39
+
+
 @pytest.mark.parametrize("value", [0.1, 0.0, 1e6])
 def test_a_constant_number_is_no_scale(value):
     """Its deviation is rounding: another number later must not be astronomically far."""

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -328,6 +329,65 @@ def test_strings_where_numbers_were(number_vae):
     says(["column of numbers", "'ant'"], number_vae.transform, X, condition=Y)
 
 
+@pytest.mark.parametrize(
+    "bad", ["abc", 1 + 1j, 10**400, type], ids=["text", "complex", "large", "object"]
+)
+def test_what_is_no_number_among_numbers(number_vae, bad):
+    """The value and its row are told, not those of the first."""
+    given = [*NUMBERS[:-1].tolist(), bad]
+    words = [f"now it holds {bad!r} (row {N - 1})", "Give numbers"]
+    says(words, number_vae.transform, X, condition=np.fromiter(given, object, N))
+
+
+def test_complex_where_numbers_were(number_vae):
+    says(["now it holds 0.5j (row 0)"], number_vae.transform, X, condition=NUMBERS + 0.5j)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_number_too_far_from_those_of_fit(dtype):
+    """No infinity or NaN comes of it, in a fit that goes on neither."""
+    model = ConditionalVAE(**SMALL).partial_fit(X.astype(dtype), condition=NUMBERS)
+    words = ["'condition[0]' has 1e+300 (row 0)", "mean in fit, 0.5", "the range that it had"]
+    says(words, model.sample, condition=[1e300])
+    says(words, model.partial_fit, X.astype(dtype), condition=np.full(N, 1e300))
+
+
+def test_what_is_no_array_for_a_condition(cvae):
+    """The message does not take it for a single value."""
+    sparse = scipy.sparse.csr_array(np.eye(N)[:, :1])
+    words = ["condition has to be a column or a table", "csr_array", "condition.toarray()"]
+    says(words, cvae.transform, X, condition=sparse, error=TypeError)
+    words = ["generator", "list(condition)"]
+    says(words, cvae.transform, X, condition=(y for y in Y), error=TypeError)
+    words = ["dict_values", "list(condition)"]
+    says(words, cvae.transform, X, condition=dict(enumerate(Y)).values(), error=TypeError)
+
+
+def test_several_values_in_a_cell_of_the_condition(cvae):
+    records = np.rec.fromarrays([Y, NUMBERS], names="kind,dose")
+    words = ["'condition[0]' has several values in a cell", "DataFrame"]
+    says(words, ConditionalVAE(**SMALL).fit, X, condition=records)
+    says(["[1] (row 0)", "no label"], cvae.transform, X, condition=[[1], [1, 2]] * (N // 2))
+    says(["[1] (row 0)", "no label"], ConditionalVAE(**SMALL).fit, X, [[1], [1, 2]] * (N // 2))
+
+
+def test_structs_and_lazy_frames_as_a_condition():
+    pl = pytest.importorskip("polars")
+    structs = pl.Series("kind", [{"a": 1, "b": 2}] * N)
+    words = ["'kind' has several values in a cell", "DataFrame"]
+    says(words, ConditionalVAE(**SMALL).fit, X, condition=structs)
+    frame = pl.DataFrame({"kind": structs, "a": NUMBERS})
+    says(words, ConditionalVAE(**SMALL).fit, X, condition=frame)
+    says(words, ConditionalVAE(condition_columns="kind", **SMALL).fit, frame)
+    words = ["LazyFrame", "condition.collect()"]
+    says(words, ConditionalVAE(**SMALL).fit, X, condition=frame.lazy(), error=TypeError)
+
+
+def test_number_of_draws_with_one_label():
+    model = ConditionalVAE(**SMALL).fit(X, np.zeros(N, dtype=int))
+    says(["n_draws", "0"], model.condition_proba, X, n_draws=0)
+
+
 def test_another_number_of_condition_columns(cvae):
     says(["2 column(s)", "1"], cvae.transform, X, condition=np.column_stack([Y, Y]))
 
@@ -365,6 +425,13 @@ def test_condition_columns_that_are_all():
 def test_condition_columns_of_the_wrong_type(wrong):
     """A column is a name or a position; nothing is rounded in silence."""
     says(["condition_columns"], ConditionalVAE(condition_columns=wrong, **SMALL).fit, X)
+
+
+@pytest.mark.parametrize("wrong", [{0, 1}, {0: "a", 1: "b"}], ids=["set", "dict"])
+def test_condition_columns_have_an_order(wrong):
+    """That of a set of names changes from one process to the next, and the model with it."""
+    words = [type(wrong).__name__, "have an order", "Give a list"]
+    says(words, ConditionalVAE(condition_columns=wrong, **SMALL).fit, X)
 
 
 # ----------------------------------------------------------------------------- parameters
