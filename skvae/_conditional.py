@@ -675,7 +675,8 @@ class ConditionalVAE(BaseVAE):
             source, values = "keyword", read_condition(condition, n_rows)
             kinds = kinds_of(condition, values)
         elif y is not None:
-            source, values = "target", read_target(y, n_rows)
+            # The fit that is evaluated will say what is to be said of y.
+            source, values = "target", read_target(y, n_rows, warn=not self._is_noted)
             kinds = kinds_of_target(y, values)
         else:
             raise ValueError(
@@ -685,7 +686,7 @@ class ConditionalVAE(BaseVAE):
             )
         if goes_on:  # whether score(X, y) is given y is settled
             source = self._source
-        elif not self._is_noted:  # the fit that is evaluated will say it
+        elif not self._is_noted:
             warn_of_many_labels(values, kinds)
         self._fit(
             X,

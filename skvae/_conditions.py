@@ -353,8 +353,8 @@ def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
             )
 
 
-def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
-    """y -> its columns with their names."""
+def read_target(y: Any, n_rows: int, *, warn: bool = True) -> list[tuple[str | None, np.ndarray]]:
+    """y -> its columns with their names; ``warn`` of one column that is none of scikit-learn's."""
     name = getattr(y, "name", None)
     y = _unmasked(y)
     # Of lists, too, numbers must not turn into strings beside them.
@@ -363,7 +363,7 @@ def read_target(y: Any, n_rows: int) -> list[tuple[str | None, np.ndarray]]:
         check_array(given, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
     )
     if values.ndim == 2 and values.shape[1] == 1:
-        values = column_or_1d(values, warn=True)
+        values = column_or_1d(values, warn=warn)
     names = [name or "y"]
     if values.ndim == 2:
         names = list(getattr(y, "columns", [f"y{i}" for i in range(values.shape[1])]))

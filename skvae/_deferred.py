@@ -189,7 +189,8 @@ def _key(request: Request) -> Key:
     X = request.X
     rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
     data = (rows, request.values, request.kinds, request.table)
-    return hashed(data), hashed((type(estimator), sorted(parameters.items())))
+    # Of equal values, one may have come as a keyword and the other as y: that is kept by the fit.
+    return hashed(data), hashed((type(estimator), request.source, sorted(parameters.items())))
 
 
 def hashed(value: Any) -> str:

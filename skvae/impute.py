@@ -225,7 +225,8 @@ def _check_condition(model: BaseVAE, y: Any) -> None:
     """What comes from y has to be integrated out where cells are filled, and numbers cannot be."""
     if not isinstance(model, ConditionalVAE) or model.condition_columns is not None or y is None:
         return
-    if "number" in kinds_of_target(y, read_target(y, len(y))):
+    # The model will warn of y.
+    if "number" in kinds_of_target(y, read_target(y, len(y), warn=False)):
         raise ValueError(
             "y has numbers that are not labels, and transform fills cells without y: labels can be "
             "integrated out, numbers cannot. Give labels for y; or put the numbers into columns of "

@@ -25,7 +25,7 @@ from sklearn.callback import ProgressBar
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier
-from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, FitFailedWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, ShuffleSplit
@@ -672,6 +672,36 @@ def test_what_scikit_learn_warns_of_is_said_once(data):
     with warns as caught, pytest.raises(ValueError, match="sample_weight"):
         search.fit(data[0], sample_weight=weight)
     assert len([w for w in caught if "does not support" in str(w.message)]) == 1
+
+
+@pytest.mark.parametrize("estimator", [conditional(), VAEImputer(conditional(), n_draws=8)])
+def test_what_a_fit_says_of_y_is_said_when_it_is_evaluated(data, estimator):
+    X, y = data
+    name = "estimator__beta" if isinstance(estimator, VAEImputer) else "beta"
+    search = GridSearchCV(estimator, {name: [0.5, 1]}, cv=3, scoring=lambda model, X, y: 1)
+    with pytest.warns(DataConversionWarning, match="column-vector") as caught:
+        search.fit(X, y[:, None])
+    assert len([w for w in caught if w.category is DataConversionWarning]) == 2 * 3 + 1
+
+
+def test_a_condition_that_equals_y_is_not_taken_for_it(data, trained):
+    """Where it came from is kept by the fit, which scores by y or by what it is given."""
+    pd = pytest.importorskip("pandas")
+    X, y = data[0], pd.Series(data[1], name="y")
+    sources = []
+
+    def noted(model, X, y):
+        sources.append(model[-1]._source)
+        return 1
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        first, second = conditional(n_components=2), conditional()
+        given = clone(second).set_fit_request(condition=True)
+        pipe = Pipeline([("first", first), ("second", second)])
+        grid = {"second": [given, clone(second).set_fit_request(condition=False)]}
+        search = GridSearchCV(pipe, grid, cv=3, refit=False, scoring=noted, error_score="raise")
+        search.fit(X, y, condition=y)
+    assert sources == ["keyword"] * 3 + ["target"] * 3
 
 
 @pytest.mark.filterwarnings("ignore:Scoring failed:UserWarning", "ignore:One or more:UserWarning")
