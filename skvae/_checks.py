@@ -11,7 +11,9 @@ from skvae._rows import Rows, slices
 
 _COUNTS = "Counts are of whole things; for other numbers use likelihood='gaussian'."
 _REMEDIES = {
-    "bernoulli": "Scale X to that range (MinMaxScaler), or use likelihood='gaussian'.",
+    # Without clip it leaves that range by a rounding, and with new rows by more.
+    "bernoulli": "Scale X to that range, with MinMaxScaler(clip=True), or use "
+    "likelihood='gaussian'.",
     "poisson": _COUNTS,
     "negative_binomial": _COUNTS,
     "lognormal": "Only positive numbers have a logarithm: shift the column, or use "
@@ -40,9 +42,13 @@ def check_support(x: Rows, families: Sequence[str], place: Place) -> None:
             if outside.any():
                 row, column = (int(i) for i in outside.nonzero()[0])
                 named = place(where.start + row, positions[column])
+                value = rows[row, column].item()
+                shown = f"{value:g}"
+                if not support.outside(rows.new_tensor(float(shown))):  # 1 of 1.0000000000000002
+                    shown = repr(value)
                 raise ValueError(
-                    f"likelihood={name!r} needs values in {support}; {named} is "
-                    f"{rows[row, column].item():g}. {_REMEDIES[name]}"
+                    f"likelihood={name!r} needs values in {support}; {named} is {shown}. "
+                    f"{_REMEDIES[name]}"
                 )
 
 

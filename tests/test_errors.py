@@ -113,6 +113,19 @@ def test_outside_the_support_of_bernoulli(estimator, value):
     says(words, estimator(likelihood="bernoulli", **SMALL).partial_fit, bad, Y)
 
 
+def test_outside_of_a_support_by_a_rounding():
+    """MinMaxScaler leaves its range so: the message must not say that 1 is not in [0, 1]."""
+    bits = (X > 0).astype(float)
+    bits[7, 1] = np.nextafter(1.0, 2.0)
+    model = VAETransformer(likelihood="bernoulli", **SMALL)
+    says(["X[7, 1]", "is 1.0000000000000002.", "clip=True"], model.fit, bits)
+    single = bits.astype(np.float32)
+    single[7, 1] = np.nextafter(np.float32(1), np.float32(2))
+    says(["is 1.00000011"], model.fit, single)
+    counts = VAETransformer(likelihood="poisson", **SMALL)
+    says(["is 1.0000000000000002."], counts.fit, bits)
+
+
 def test_outside_the_support_beside_condition_columns():
     """The column that the message names is the user's, condition columns counted."""
     table = np.column_stack([np.arange(N) % 2, (X > 0).astype(float)])
