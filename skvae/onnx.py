@@ -97,8 +97,8 @@ def register() -> None:
     Inputs of one column each are told apart by name where they have the names of `fit`, else by
     position. Missing cells are NaN, of a text column the empty string (unless that is a category).
     A ConditionalVAE finds its condition in its `condition_columns`; without these, labels are
-    integrated out as `transform` does. Then missing cells take their own part of the graph,
-    which is there if cells were missing in `fit`; without it their rows are NaN.
+    integrated out as `transform` does. Then rows with missing cells are NaN, and so are those of
+    a model that was fitted on complete rows: `transform` takes roots of matrices for them.
 
     Examples
     --------
