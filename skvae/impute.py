@@ -141,6 +141,7 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
                 "X is sparse: what it does not store is 0, and no cell of it is missing. Make it "
                 "dense, with NaN where cells are missing."
             )
+        X = received(X)
         cache = self._take_cache()
         if self.estimator is None:
             model = clone(_DEFAULT)

@@ -488,6 +488,12 @@ def test_indicator_and_names():
     assert list(plain.get_feature_names_out())[-1] == "missingindicator_x5"
 
 
+@pytest.mark.parametrize("estimator", [None, VAETransformer(**SMALL)], ids=["default", "plain"])
+def test_imputer_of_rows_that_are_not_there_yet(estimator):
+    with pytest.raises(TypeError, match=r"LazyFrame.*collect"):
+        VAEImputer(estimator).fit(pl.LazyFrame({"a": [1.0, None, 2.0]}))
+
+
 @pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
 def test_imputer_of_tables(library):
     table, *_ = frame(library)
