@@ -32,7 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skvae import _inference as inference
-from skvae._checks import check_ranges, check_support, check_totals
+from skvae._checks import check_counts, check_ranges, check_support, check_totals
 from skvae._columns import Columns, Encoded, Ranges
 from skvae._conditions import Conditions
 from skvae._deferred import Deferrable
@@ -362,6 +362,8 @@ class BaseVAE(
             conditions = Conditions.of(values, kinds) if values else Conditions()
         else:
             columns, conditions = previous.columns, previous.conditions
+            if columns.positions("count"):
+                check_counts(Ranges.of(x), families, self._place)
             self._warn_of_constant_columns(x, previous)
             with_mask = self._has_holes(x, previous)
         rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)

@@ -62,6 +62,11 @@ def check_ranges(ranges: Ranges, families: Sequence[str], place: Place) -> None:
             f"{place(':', column)} goes from {low:g} to {high:g}, which is more than a float64 can "
             "tell. Divide the column by a large number, or take its logarithm."
         )
+    check_counts(ranges, families, place)
+
+
+def check_counts(ranges: Ranges, families: Sequence[str], place: Place) -> None:
+    """No count is more than the largest mean."""
     for column in (ranges.highest > MOST_COUNT).nonzero()[:, 0].tolist():
         if LIKELIHOODS[families[column]].reading == "count":
             raise ValueError(

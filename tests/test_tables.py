@@ -680,6 +680,21 @@ def test_a_column_of_one_category():
     )
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial", {"poisson": slice(None)}])
+def test_counts_beyond_the_largest_are_refused_in_every_fit(likelihood):
+    """A model that goes on would be led away by them as a first one."""
+    counts = DF[["visits"]].assign(calls=DF["visits"] + 1)
+    far = counts.assign(calls=10**14)
+    words = ["'calls'", "1e+14", "1e+13", "lognormal"]
+    model = VAETransformer(likelihood=likelihood, warm_start=True, **SMALL)
+    says(words, model.fit, far)
+    model.fit(counts)
+    before = model.score(counts)
+    for method in ("fit", "partial_fit"):
+        says(words, getattr(model, method), far)
+    assert model.score(counts) == before
+
+
 def test_convergence_is_still_watched():
     with pytest.warns(ConvergenceWarning):
         VAETransformer(likelihood="auto", **{**SMALL, "max_iter": 4}, n_iter_no_change=2).fit(DF)
