@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import torch
 from skvae._messages import listed
-from skvae._sklearn import to_numpy
+from skvae._sklearn import from_tensor, is_dispatched, to_numpy, to_tensor
 
 #: Those whose DataFrames are read, and written.
 LIBRARIES = ("pandas", "polars")
@@ -403,6 +404,9 @@ def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:
     if not hasattr(table, "columns"):
         return np.column_stack([table, columns.astype(np.asarray(table).dtype)])
     if hasattr(table, "assign"):
+    if is_dispatched(table) and not isinstance(table, np.ndarray):
+        x = to_tensor(table)
+        return from_tensor(torch.cat([x, torch.from_numpy(columns).to(x)], 1), table)
         return table.assign(**added)
     pl = importlib.import_module("polars")
     return table.with_columns([pl.Series(name, column) for name, column in added.items()])

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skvae import ConditionalVAE, VAETransformer
+from skvae.impute import VAEImputer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -315,6 +316,25 @@ def test_arrays_of_the_strict_namespace(name):
             )
         loaded = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(loaded.transform(X.numpy()), reference.transform(X.numpy()))
+
+
+@pytest.mark.parametrize(
+    "convert", [torch.from_numpy, array_api_strict.asarray], ids=["torch", "strict"]
+)
+def test_an_imputer_answers_in_the_namespace_of_x(convert):
+    rows = X.numpy().copy()
+    rows[::3, 1] = np.nan
+    x, imputer = convert(rows), VAEImputer(VAETransformer(**SMALL), add_indicator=True)
+    expected = clone(imputer).fit_transform(rows)
+    with dispatch():
+        completed = imputer.fit_transform(x)
+        # Objects are no array of a namespace with functions of its own.
+        table = np.array([["a", 1.0], ["b", None], ["a", 2.0]] * 10, dtype=object)
+        mixed = clone(imputer).set_params(estimator__likelihood="auto")
+        assert mixed.fit_transform(table).shape == (30, 3)
+    assert isinstance(completed, type(x))
+    assert completed.dtype == x.dtype
+    np.testing.assert_allclose(np.from_dlpack(completed), expected)
 
 
 def test_a_condition_in_columns_of_the_strict_namespace():
