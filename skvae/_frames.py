@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Hashable, Sequence
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
-
 import torch
+
 from skvae._messages import listed
 from skvae._sklearn import from_tensor, is_dispatched, to_numpy, to_tensor
 
@@ -230,7 +231,8 @@ def _of_objects(cells: Cells) -> Cells:
     if cells.dtype != "object":
         return cells
     types = {type(value) for value in cells.values[~is_blank(cells.values)].tolist()}
-    if not types or bool in types or not all(issubclass(one, Real) for one in types):
+    # What databases have for numbers is no Real by its class.
+    if not types or bool in types or not all(issubclass(one, Real | Decimal) for one in types):
         return cells
     numbers = numbers_of(cells, "gaussian")
     if not all(issubclass(one, Integral) for one in types):
@@ -240,7 +242,8 @@ def _of_objects(cells: Cells) -> Cells:
 
 def _is_rounded(numbers: np.ndarray) -> bool:
     """Whether these floats, if they were integers, may be others now."""
-    return numbers.dtype.kind == "f" and bool((np.abs(numbers) >= 2**53).any())
+    # In single precision at least: of half precision there is no 2^53.
+    return numbers.dtype.kind == "f" and bool((np.abs(numbers) >= np.float32(2**53)).any())
 
 
 def categories_of(cells: Cells) -> np.ndarray:
@@ -401,12 +404,12 @@ def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:
             f"X has columns that are called like indicators of missing cells: {listed(twice)}. "
             "Rename them, or leave the indicators out: add_indicator=False."
         )
-    if not hasattr(table, "columns"):
-        return np.column_stack([table, columns.astype(np.asarray(table).dtype)])
-    if hasattr(table, "assign"):
     if is_dispatched(table) and not isinstance(table, np.ndarray):
         x = to_tensor(table)
         return from_tensor(torch.cat([x, torch.from_numpy(columns).to(x)], 1), table)
+    if not hasattr(table, "columns"):
+        return np.column_stack([table, columns.astype(np.asarray(table).dtype)])
+    if hasattr(table, "assign"):
         return table.assign(**added)
     pl = importlib.import_module("polars")
     return table.with_columns([pl.Series(name, column) for name, column in added.items()])

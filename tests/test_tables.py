@@ -1,6 +1,7 @@
 """Tables as users have them: likelihoods by column, and DataFrames that stay DataFrames."""
 
 import pickle
+from decimal import Decimal
 from types import MappingProxyType
 
 import joblib
@@ -123,6 +124,26 @@ def test_objects_that_are_numbers_are_no_categories():
     assert model.sample(3).dtypes.tolist() == [DF["city"].dtype, np.dtype(float), pd.Int64Dtype()]
     bits = DF["flag"].astype(object).where(np.arange(N) > 0, None)
     assert families(fitted(DF[["age"]].assign(flag=bits))) == ["gaussian", "categorical"]
+
+
+@pytest.mark.parametrize("place", ["frame", "objects"])
+def test_decimals_are_numbers(place):
+    """Databases have them for numbers; as categories each would be one of its own."""
+    prices = [None if i % 7 == 0 else Decimal(f"{age:.2f}") for i, age in enumerate(DF["age"])]
+    table = DF[["city"]].assign(price=prices)
+    model = fitted(table if place == "frame" else table.to_numpy())
+    assert families(model) == ["categorical", "gaussian"]
+    floats = table.assign(price=[price and float(price) for price in prices])
+    expected = fitted(floats).transform(floats)
+    np.testing.assert_array_equal(
+        model.transform(table if place == "frame" else table.to_numpy()), expected
+    )
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_half_precision_is_read_without_a_warning():
+    table = DF[["age"]].astype("float16")
+    assert fitted(table).sample(3).dtypes.tolist() == [np.float16]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
