@@ -137,6 +137,7 @@ def main() -> None:
     rows = [row_of(name, X, options.repeats) for name, X in tables(options.data).items()]
     publish(
         f"# Imputing missing cells\n\n{summary(rows)}\n\n"
+        "Written by `make imputation`; the protocol is in `benchmarks/imputation.py`. "
         "Half of the cells are taken out; mean squared error over them in standardised units, the "
         f"mean over {counted(options.repeats, 'choice')} of cells, and median seconds. For "
         f"{AUTHORS_TABLE} a second row has the choice of Mattei & Frellsen (MIWAE, 2019), who "

@@ -297,6 +297,8 @@ def describe(arguments: argparse.Namespace, results: Results) -> str:
     """What was run, on what."""
     devices = "; ".join(sorted({f"{o.device}, {o.versions}" for o in results.values()}))
     return (
+        f"Written by `make {'iwae-short' if arguments.short else 'iwae'}`; the protocol is in "
+        "`benchmarks/iwae_mnist.py`. "
         f"MNIST, {arguments.n_rows:,} training rows with bits drawn at every step; 784-200-200-50, "
         f"tanh, a linear map beside each network; batches of {arguments.batch_size}, Adam "
         f"{arguments.learning_rate_init:g} {arguments.learning_rate}, no early stopping. Nats: "

@@ -283,7 +283,8 @@ def describe(arguments: argparse.Namespace) -> str:
     if device != "cpu" and torch.cuda.is_available():
         device += f" ({torch.cuda.get_device_name()})"
     return (
-        f"# MNIST\n\n{n_rows.capitalize()} training rows, scored on all 10,000 test rows with "
+        "# MNIST\n\nWritten by `make mnist`; the protocol is in `benchmarks/mnist.py`. "
+        f"{n_rows.capitalize()} training rows, scored on all 10,000 test rows with "
         f"{arguments.n_draws} draws; {arguments.n_components} components, hidden layers "
         f"({hidden}), init={arguments.init!r}, noise_variance={arguments.noise_variance!r}, at "
         f"most {arguments.max_iter} epochs, the rest by default. Binary pixels: one fixed draw "

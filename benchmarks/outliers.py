@@ -146,6 +146,7 @@ def report(rows: pd.DataFrame, published: pd.DataFrame, ours: str) -> str:
         f"Area under the ROC curve in percent, mean over {len(measured)} tables of ADBench: "
         + ", ".join(f"{model} {auc:.1f}" for model, auc in here.items())
         + ".",
+        "Written by `make outliers`; the protocol is in `benchmarks/outliers.py`. "
         "Each model learns from a random half of the normal rows and scores the other half and all "
         f"outliers; means over {counted(rows['seed'].nunique(), 'seed')}. The standard error of "
         f"{ours} is {spread:.1f} for a table, on average over tables. 5th neighbour: the distance "

@@ -171,10 +171,12 @@ def report(rows: pd.DataFrame, ours: str) -> str:
     parts = [
         f"# {ours} compared with others",
         *headline(rows, ours, losses),
+        f"Written by `make quality`; the protocol is in `benchmarks/quality.py`. "
         f"{rows['table'].nunique()} tables, {n_cases} cases, {splits(rows, models)}. A case is "
         "a table and a number of components n. LR: accuracy of LogisticRegression on the "
         "features; kNN: accuracy of 5 nearest neighbours; scaled: on scaled features. Accuracies "
-        "in percent, differences in points.",
+        "in percent, differences in points. skorch, pythae and pyod: VAEs trained by these "
+        "packages; `benchmarks/peers.py` says with which settings.",
         "## Summary",
         f"Difference: {ours} minus the other on the same rows; the mean over splits, then mean and "
         f"standard error over cases. Clearly below: cases whose mean over splits is below "

@@ -845,7 +845,8 @@ def describe(arguments: argparse.Namespace) -> str:
     )
     image = "MNIST" if arguments.data is not None else "made like it"
     return (
-        f"# Speed\n\ntorch {torch.__version__}, {device}, {counted(arguments.threads, 'thread')} "
+        "# Speed\n\nWritten by `make speed`; the protocol is in `benchmarks/speed.py`. "
+        f"torch {torch.__version__}, {device}, {counted(arguments.threads, 'thread')} "
         f"of torch, {cores()}. Sizes: {sizes}. Data: the "
         "digits of scikit-learn with uniform noise; for tabular, x = tanh(z A) B + 0.3 e with 5 "
         f"normal factors and random A and B; image: {image}. All columns standardised.\n"

@@ -231,8 +231,8 @@ def report(rows: pd.DataFrame, settings: dict[str, Any], folder: Path, note: str
         f"The adult table: {len(train):,} complete training rows ({len(holed):,} with those "
         f"that have missing cells), {len(test):,} to test on, "
         f'{counted(rows["seed"].nunique(), "seed")}, one thread. Ours with `likelihood="auto"` and '
-        f"{changed}; for ConditionalVAE the label is the condition. `benchmarks/synthesis.py` says "
-        "how this is measured.",
+        f"{changed}; for ConditionalVAE the label is the condition. Written by "
+        "`make synthesis`; the protocol is in `benchmarks/synthesis.py`.",
         "A classifier trained on rows of a model, tested on real ones; and distances between these "
         "rows and the real test rows: 0 is none, and real training rows show what chance leaves. "
         "Columns: the mean of the second table. Pairs: how much Cramer's V differs, on average.",
