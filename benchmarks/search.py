@@ -63,7 +63,8 @@ from sklearn.preprocessing import StandardScaler
 
 import skvae.model_selection
 from skvae import VAETransformer
-from skvae._fitting import Job, OnAllRows, Request, fit_together
+from skvae._fitting import OnAllRows, fit_together
+from skvae._preparing import Job, Request
 from skvae._training import Training
 
 SEED = 0
@@ -212,7 +213,7 @@ def fitted_search(
 def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) -> dict[str, Any]:
     """All fits at once, as a search has them trained."""
     requests = [
-        Request(vae, vae._validate(X, reset=True, method="fit"), None, None, like=X, data=fold)
+        Request(vae, vae._validate(X, reset=True, method="fit"), None, None, data=fold)
         for vae, fold, X, _ in fits(grid, arguments.device)
     ]
     n_batches = 0

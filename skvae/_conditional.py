@@ -13,7 +13,6 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skvae import _inference as inference
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     columns_named,
@@ -25,9 +24,9 @@ from skvae._conditions import (
 )
 from skvae._docs import ATTRIBUTES, N_COMPONENTS, PARAMETERS, REFERENCES
 from skvae._fitted import Fitted
-from skvae._fitting import Request
 from skvae._frames import as_array, check_names_differ, received
 from skvae._messages import changed_error, listed
+from skvae._preparing import Request
 from skvae._reading import METHODS_OF_FIT
 from skvae._sklearn import (
     check_feature_names,
@@ -301,7 +300,7 @@ class ConditionalVAE(BaseVAE):
             p(z | observed cells, c).
         """
         X, values = self._validated(X, condition, "transform")
-        return self._output(self._means(X, values), X)
+        return self._output(self._answers.means(X, values), X)
 
     def posterior(self, X: Any, *, condition: Any = None) -> PosteriorMoments:
         """Means and standard deviations of q(z|x, c), or of their mixture over p(c|x).
@@ -360,9 +359,10 @@ class ConditionalVAE(BaseVAE):
         z = self._check_components(Z)
         values = None if condition is None else read_condition(condition, len(z))
         if mean:
-            x, drawn = self._decode(z, values), None
+            x, drawn = self._answers.decoded(z, values), None
         else:
-            x, drawn = self._draw(z, values, mean, self._generator(random_state))
+            generator = self._generator(random_state)
+            x, drawn = self._answers.drawn(z, values, generator, is_mean=False)
         return self._assemble(x, self._labels(values, drawn, len(z)), Z, mean)
 
     def impute(self, X: Any, *, condition: Any = None, n_draws: int = 512) -> Any:
@@ -391,7 +391,7 @@ class ConditionalVAE(BaseVAE):
             Of the kind that `inverse_transform` gives.
         """
         x, values = self._validated(X, condition, "impute")
-        means = self._imputed(x, values, n_draws)
+        means = self._answers.imputed(x, values, self._check_count(n_draws))
         given = [] if values is None else self._fitted.conditions.ordered(values)
         return self._assemble(means, given, x, True, completed=X)
 
@@ -510,7 +510,8 @@ class ConditionalVAE(BaseVAE):
             In nats.
         """
         X, values = self._validated(X, condition, "score_samples")
-        return self._output(self._log_likelihood(X, values, self._check_count(n_draws)), X)
+        n_draws = self._check_count(n_draws)
+        return self._output(self._answers.log_likelihood(X, values, n_draws), X)
 
     def score(self, X: Any, y: Any = None, *, condition: Any = None) -> float:
         """Mean of ``score_samples``, in nats per row.
@@ -574,12 +575,7 @@ class ConditionalVAE(BaseVAE):
                 "(KBinsDiscretizer)."
             )
         X, _ = self._validated(X, None, "condition_proba")
-        n_draws = self._check_count(n_draws)
-        model, x, c = self._encoded(X, None)
-        if c is not None:
-            return self._output(c.new_ones(len(c), 1), X)
-        joint = self._joint(model, x, n_draws)
-        return self._output(inference.normalised(joint, 1), X)
+        return self._output(self._answers.label_shares(X, self._check_count(n_draws)), X)
 
     def elbo(self, X: Any, *, condition: Any = None, n_draws: int = 128) -> BoundTerms:
         """The evidence lower bound of each row given c, split into its two terms.
@@ -625,7 +621,8 @@ class ConditionalVAE(BaseVAE):
             Between 1 and `n_draws`.
         """
         X, values = self._validated(X, condition, "effective_sample_size")
-        return self._output(self._n_effective(X, values, self._check_count(n_draws)), X)
+        n_draws = self._check_count(n_draws)
+        return self._output(self._answers.effective_sample_size(X, values, n_draws), X)
 
     def marginal_kl(self, X: Any, *, condition: Any = None, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
@@ -649,7 +646,7 @@ class ConditionalVAE(BaseVAE):
             In nats.
         """
         X, values = self._validated(X, condition, "marginal_kl")
-        return self._marginal_kl_of(X, values, n_draws)
+        return self._answers.marginal_kl(X, values, self._check_count(n_draws))
 
     # -------------------------------------------------------- where the condition is
 
@@ -692,7 +689,6 @@ class ConditionalVAE(BaseVAE):
             X,
             values,
             kinds,
-            like=X,
             is_partial=is_partial,
             table=table,
             source=source,
@@ -710,7 +706,7 @@ class ConditionalVAE(BaseVAE):
             labels = [column.tolist() for column in conditions.values(every)]
             found["combinations_"] = list(zip(*labels, strict=True))
             prior = np.exp(conditions.log_prior).astype(fitted.dtype)
-            found["condition_prior_"] = from_tensor(torch.from_numpy(prior), request.like)
+            found["condition_prior_"] = from_tensor(torch.from_numpy(prior), request.X)
             if len(labels) == 1:
                 found["classes_"] = conditions.labels[0]
         return found

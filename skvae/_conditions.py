@@ -12,9 +12,11 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
+from torch import Tensor
 
 from skvae._frames import (
     first_unhashable,
@@ -181,6 +183,14 @@ class Conditions:
         """Columns of the condition -> c (N, C)."""
         ordered = zip(self.columns, self.ordered(values), strict=True)
         return np.hstack([column.encode(values) for column, values in ordered])
+
+    def tensor(
+        self, values: Values, n_rows: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """c (N, C) of the values, or of no columns of them."""
+        if not self.columns:
+            return torch.zeros(n_rows, 0, dtype=dtype, device=device)
+        return torch.from_numpy(self.encode(values)).to(device, dtype)
 
     def values(self, combinations: np.ndarray) -> list[np.ndarray]:
         """The labels of these combinations (given by number), one array a column."""

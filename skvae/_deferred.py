@@ -17,7 +17,8 @@ from typing import Any
 import joblib
 from scipy.sparse import issparse
 
-from skvae._fitting import Outcome, Request
+from skvae._fitting import Outcome
+from skvae._preparing import Request
 from skvae._sklearn import to_numpy
 
 #: Hashes of a request's data and of its parameters.
@@ -64,9 +65,7 @@ class FitQueue:
     def add(self, key: Key, request: Request, cache: FitCache) -> None:
         first = self._data.setdefault(key[0], request)
         # Of equal data one copy is kept.
-        request = request._replace(
-            X=first.X, values=first.values, kinds=first.kinds, like=first.like, data=key[0]
-        )
+        request = request._replace(X=first.X, values=first.values, kinds=first.kinds, data=key[0])
         self.requests.setdefault(key, request)
         self._caches.setdefault(key, []).append(cache)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skvae._fitting import Job, OnAllRows
+from skvae._fitting import OnAllRows
+from skvae._preparing import Job
 from skvae._training import Training
 
 

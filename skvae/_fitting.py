@@ -10,79 +10,27 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from skvae._columns import Columns
-from skvae._conditions import Conditions, Values
-from skvae._fitted import Fitted
 from skvae._inference import without_autocast
-from skvae._memory import free_bytes
+from skvae._memory import SHARE_OF_MEMORY, free_bytes
 from skvae._packs import evenly, n_parameters, packs
-from skvae._rows import Chosen, Rows
+from skvae._preparing import Job, Request, prepare
 from skvae._run import Run
-from skvae._tables import Table
 from skvae._threads import ONE_THREAD_OPERATIONS, one_thread, side_by_side
 from skvae._training import Trained, Training, Watch
 
 if TYPE_CHECKING:
     from skvae._base import BaseVAE
 
-# Of the memory that is free, what the trainings of a search may take, or the rows of a fit.
-_SHARE_OF_MEMORY = 0.5
-
 # Without a GPU a batch of more models is no quicker: their activations leave the cache. Where it
 # holds fewer, threads wait for each other at the interpreter's lock more often.
 _MAX_MODELS_CPU = 64
-
-
-class Request(NamedTuple):
-    """A fit that an estimator asks for: its parameters, and validated data."""
-
-    estimator: BaseVAE
-    X: Any  # (N, D)
-    values: Values | None  # columns of the condition
-    kinds: Sequence[str] | None  # of these columns
-    like: Any  # an array of the namespace that the fitted attributes belong to
-    is_partial: bool = False
-    table: Table | None = None  # how X was read
-    source: str = ""  # of the condition
-    data: Hashable = None  # requests of equal data have equal values here, or None
-
-
-@dataclass
-class Job:
-    """A request prepared: all that its training takes, but for where it starts."""
-
-    request: Request
-    x: Rows  # (N, D'), on the device of the fit
-    c: Tensor  # (N, C)
-    columns: Columns
-    conditions: Conditions
-    rows: Tensor  # to train on
-    validation_rows: Tensor
-    run: Run  # without weights, and without a seed
-    seeds: list[tuple[int, int]]  # of each run: of its start, and of its training
-    dtype: str  # of X
-    design: dict[str, Any]
-    previous: Fitted | None
-    table: tuple[Rows, Tensor] | None = None  # x and c of all that are packed with it
-    first: int = 0  # where its own begin there
-
-    # What turns a mean of the model's densities into one of X's. It may go over all rows, and
-    # callbacks and lines of progress ask for it again and again.
-
-    @cached_property
-    def training_log_jacobian(self) -> float:
-        return self.columns.mean_log_jacobian(Chosen(self.x, self.rows))
-
-    @cached_property
-    def validation_log_jacobian(self) -> float:
-        return self.columns.mean_log_jacobian(Chosen(self.x, self.validation_rows))
 
 
 class Outcome(NamedTuple):
@@ -121,16 +69,16 @@ def fit_together(
     """
     jobs: list[Job] = []
     outcomes: dict[int, Outcome] = {}
-    tables: dict[Hashable, Any] = {}
+    encoded: dict[Hashable, Any] = {}
     for request in requests:
         try:
-            jobs.append(request.estimator._prepare(request, tables))
+            jobs.append(prepare(request, encoded))
         except Exception as error:
             outcomes[id(request)] = Outcome(request.estimator, error=error)
     if done is not None:
         done(len(outcomes))
-    tables.clear()  # from here on the jobs alone have them
-    batches = _packed(jobs, max_bytes, _SHARE_OF_MEMORY / n_callers)
+    encoded.clear()  # from here on the jobs alone have it
+    batches = _packed(jobs, max_bytes, SHARE_OF_MEMORY / n_callers)
     how = _How(report, is_lone=len(jobs) == 1, is_side_by_side=len(batches) > 1)
     # The batches of a GPU have all of it, one after the other: no two threads may record graphs.
     is_on_cpu = all(job.x.device.type == "cpu" for job in jobs)
@@ -207,11 +155,7 @@ def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], Keyboar
     assert jobs[0].table is not None
     interrupt = None
     with _threads_for([job.run for job in jobs for _ in job.seeds], how):
-        runs = [
-            _moved(run, job.first)
-            for job in jobs
-            for run in job.request.estimator._started_runs(job)
-        ]
+        runs = [_moved(run, job.first) for job in jobs for run in job.runs()]
         training = Training(runs, *jobs[0].table)
         try:
             _go_through(training, jobs, how)
@@ -243,7 +187,7 @@ class OnAllRows(Training):
         places = _by_job(jobs, range(len(self._before)))
         for job, own in zip(jobs, places, strict=True):
             results = [self._before[i] for i in own]
-            best = job.request.estimator._starts.best(results)
+            best = job.starts.best(results)
             place = next(i for i in own if self._before[i] is best)
             run = None if job.request.estimator.warm_start else before.watches[place].final_run()
             # Callbacks are told of the rounds of all starts, and expect max_iter at most.
@@ -278,9 +222,8 @@ def _go_through(training: Training, jobs: Sequence[Job], how: _How) -> None:
 def _give_up(jobs: Sequence[Job], watches: Sequence[Watch]) -> None:
     """End the runs that cannot be chosen any more: most of those from factor analysis, soon."""
     for job, own in zip(jobs, _by_job(jobs, watches), strict=True):
-        estimator = job.request.estimator
-        if job.previous is None and estimator._starts.is_settled(own, job.run.model.architecture):
-            for watch in own[estimator.n_init :]:
+        if job.previous is None and job.starts.is_settled(own, job.run.model.architecture):
+            for watch in own[job.starts.n_init :]:
                 watch.is_finished = True
 
 
@@ -332,12 +275,6 @@ def _moved(run: Run, first: int) -> Run:
     if not first:
         return run
     return replace(run, rows=run.rows + first, validation_rows=run.validation_rows + first)
-
-
-def fits(rows: Rows) -> bool:
-    """Whether there is room for all of them, encoded, on their device."""
-    n_bytes = math.prod(rows.shape) * rows.dtype.itemsize
-    return n_bytes <= _SHARE_OF_MEMORY * free_bytes(rows.device)
 
 
 def _threads_for(runs: Sequence[Run], how: _How) -> contextlib.AbstractContextManager[None]:

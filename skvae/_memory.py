@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 
+#: Of the memory that is free, what the trainings of a search may take, or the rows of a fit.
+SHARE_OF_MEMORY = 0.5
+
 # The largest block that glibc learns from, less its own header.
 _LARGEST_BLOCK = 2**25 - 2**13
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
+
+import joblib
+import sklearn
+import torch
 
 
 def listed(values: Sequence[Any], most: int = 10) -> str:
@@ -17,3 +25,13 @@ def changed_error(changes: Sequence[str]) -> ValueError:
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
     )
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's that led here, past this package and scikit-learn's."""
+    frame, level = sys._getframe(1), 2
+    skipped = tuple(os.path.dirname(module.__file__ or "") for module in (sklearn, torch, joblib))
+    skipped += (os.path.dirname(__file__), contextlib.__file__)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -148,7 +148,7 @@ class VAETransformer(BaseVAE):
         with self._kept_if_it_fails():
             is_first = not self.warm_start or not hasattr(self, "_fitted")
             X, table = self._read(X, reset=is_first, method="fit")
-            self._fit(X, None, None, like=X, table=table, given=given)
+            self._fit(X, None, None, table=table, given=given)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -174,7 +174,7 @@ class VAETransformer(BaseVAE):
         with self._kept_if_it_fails():
             self._validate_params()  # which scikit-learn leaves out once there is a model
             X, table = self._read(X, reset=not hasattr(self, "_fitted"), method="partial_fit")
-            self._fit(X, None, None, like=X, is_partial=True, table=table)
+            self._fit(X, None, None, is_partial=True, table=table)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -194,7 +194,7 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="transform")
-        return self._output(self._means(X, None), X)
+        return self._output(self._answers.means(X, None), X)
 
     def posterior(self, X: Any) -> PosteriorMoments:
         """Means and standard deviations of q(z|x).
@@ -240,9 +240,9 @@ class VAETransformer(BaseVAE):
         check_is_fitted(self)
         z = self._check_components(Z)
         if mean:
-            x = self._decode(z, None)
+            x = self._answers.decoded(z, None)
         else:
-            x, _ = self._draw(z, None, mean, self._generator(random_state))
+            x, _ = self._answers.drawn(z, None, self._generator(random_state), is_mean=False)
         return self._rows(x, Z, is_mean=mean)
 
     def impute(self, X: Any, *, n_draws: int = 512) -> Any:
@@ -269,7 +269,8 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         x, _ = self._read(X, reset=False, method="impute")
-        return self._rows(self._imputed(x, None, n_draws), x, is_mean=True, completed=X)
+        means = self._answers.imputed(x, None, self._check_count(n_draws))
+        return self._rows(means, x, is_mean=True, completed=X)
 
     def sample_missing(
         self,
@@ -333,7 +334,8 @@ class VAETransformer(BaseVAE):
             it is a DataFrame.
         """
         check_is_fitted(self)
-        x, _ = self._sample(self._check_count(n_samples, "n_samples"), None, mean, random_state)
+        n_samples = self._check_count(n_samples, "n_samples")
+        x, _ = self._sample(n_samples, None, mean, random_state)
         return self._rows(x, None, is_mean=mean)
 
     def score_samples(self, X: Any, *, n_draws: int = 128) -> Any:
@@ -367,7 +369,8 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="score_samples")
-        return self._output(self._log_likelihood(X, None, self._check_count(n_draws)), X)
+        n_draws = self._check_count(n_draws)
+        return self._output(self._answers.log_likelihood(X, None, n_draws), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of ``score_samples(X)``: log p(x) in nats per row.
@@ -426,7 +429,8 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="effective_sample_size")
-        return self._output(self._n_effective(X, None, self._check_count(n_draws)), X)
+        n_draws = self._check_count(n_draws)
+        return self._output(self._answers.effective_sample_size(X, None, n_draws), X)
 
     def marginal_kl(self, X: Any, *, n_draws: int = 1000) -> float:
         """KL[q(z) || p(z)]: the gap between the aggregate posterior of X and the prior.
@@ -449,4 +453,4 @@ class VAETransformer(BaseVAE):
         """
         check_is_fitted(self)
         X, _ = self._read(X, reset=False, method="marginal_kl")
-        return self._marginal_kl_of(X, None, n_draws)
+        return self._answers.marginal_kl(X, None, self._check_count(n_draws))

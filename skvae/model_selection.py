@@ -28,7 +28,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skvae._deferred import Deferrable, FitCache, FitQueue, TaskCaches, hashed
 from skvae._docs import LinksToDocs
-from skvae._fitting import Job, OnAllRows, Outcome, Request, fit_together
+from skvae._fitting import OnAllRows, Outcome, fit_together
+from skvae._preparing import Job, Request
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
 from skvae._training import Training
 

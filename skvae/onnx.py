@@ -42,7 +42,8 @@ except ImportError as error:
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skvae._base import N_DRAWS_LABELS, BaseVAE, fixed_normals
+from skvae._answers import N_DRAWS_LABELS, fixed_normals
+from skvae._base import BaseVAE
 from skvae._conditional import ConditionalVAE
 from skvae._conditions import Labels, Number
 from skvae._joint import Part, named_columns
@@ -787,7 +788,7 @@ _Posterior = tuple[_Node, _Node]  # means and log scales of q(z|x, c), both (N, 
 
 
 class _Mixture:
-    """Means of q(z|x) = sum of p(c|x) q(z|x, c) over labels c: the twin of ``BaseVAE._mixture``."""
+    """Means of q(z|x) = sum of p(c|x) q(z|x, c) over labels c: the twin of ``Answers._mixture``."""
 
     def __init__(self, model: BaseVAE, rows: _Rows, encoder: _Network) -> None:
         fitted = model._fitted

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional
 
 from skvae import ConditionalVAE, VAETransformer, _fitting
-from skvae._base import fixed_normals
+from skvae._answers import fixed_normals
 from skvae._bounds import ELBO
 from skvae._gradient import Gradient
 from skvae._inference import expected, scores

@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_info
 from skvae import ConditionalVAE, VAETransformer, _fitting, impute
 from skvae import model_selection as together
 from skvae._deferred import _key
-from skvae._fitting import Request
+from skvae._preparing import Request
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV, RandomizedSearchCV
 
@@ -581,19 +581,19 @@ def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
         return side_by_side(tasks, n_threads, stop)
 
     monkeypatch.setattr(_fitting, "side_by_side", noted)
-    prepare = VAETransformer._prepare
+    prepare = _fitting.prepare
 
-    def elsewhere(self, request, tables):
-        job = prepare(self, request, tables)
+    def elsewhere(request, encoded):
+        job = prepare(request, encoded)
         on_a_gpu = SimpleNamespace(device=torch.device("cuda"), shape=job.x.shape)
         return replace(job, x=on_a_gpu)  # where nothing can be trained, but all is divided
 
     X = data[0]
     GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, refit=False).fit(X)
-    monkeypatch.setattr(VAETransformer, "_prepare", elsewhere)
+    monkeypatch.setattr(_fitting, "prepare", elsewhere)
     monkeypatch.setattr(_fitting, "free_bytes", lambda device: 1e9)
     monkeypatch.setattr(_fitting, "_join", lambda jobs: None)
-    requests = [Request(vae(n_components=n), X, None, None, X) for n in (1, 2)]
+    requests = [Request(vae(n_components=n), X, None, None) for n in (1, 2)]
     outcomes = _fitting.fit_together(requests)
     assert all(outcome.error is not None for outcome in outcomes)
     assert numbers == [2, 1]
@@ -835,5 +835,5 @@ def test_a_device_of_torch_is_the_same_in_another_process():
     """Its state holds a string: answered fits were trained again there, each alone."""
     here = VAETransformer(device=torch.device("cpu"))
     there = pickle.loads(pickle.dumps(here))
-    keys = {_key(Request(model, np.zeros((2, 2)), None, None, None)) for model in (here, there)}
+    keys = {_key(Request(model, np.zeros((2, 2)), None, None)) for model in (here, there)}
     assert len(keys) == 1

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skvae import VAETransformer, _inference
-from skvae._base import fixed_normals
+from skvae._answers import fixed_normals
 from skvae._inference import elbo_terms, scores
 from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS

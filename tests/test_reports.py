@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ConditionalVAE, VAETransformer, _fitting, _threads, _training
-from skvae._base import N_DRAWS_LABELS
+from skvae._answers import N_DRAWS_LABELS
 from skvae._families import resolve_likelihoods
 from skvae._frames import read_columns
 from skvae._inference import normalised
@@ -267,8 +267,9 @@ def test_labels_integrated_out_are_a_mixture():
     """One at a time gives what all at once would."""
     model = ConditionalVAE(**SMALL).fit(X, ANIMALS)
     mean, std = model.posterior(X)
-    vae, x, _ = model._encoded(X, None)
-    joint = model._joint(vae, x, N_DRAWS_LABELS, only_holes=True)  # by the encoder, as in ONNX
+    answers = model._answers
+    vae, x, _ = answers._asked(X, None)
+    joint = answers._log_joint(vae, x, N_DRAWS_LABELS, only_holes=True)  # as in ONNX
     shares = normalised(joint, 1).numpy().T[:, :, None]
     each = [model.posterior(X, condition=np.full(60, name)) for name in model.classes_]
     loc, scale = (np.stack(part) for part in zip(*each, strict=True))

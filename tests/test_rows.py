@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
-from skvae import ConditionalVAE, VAETransformer, _base, _rows
+from skvae import ConditionalVAE, VAETransformer, _preparing, _rows, _sklearn
 from skvae._columns import Columns
 from skvae._rows import Chosen, SparseRows, Window, chunks, has_missing, mean_rows
 from skvae.impute import VAEImputer
@@ -166,7 +166,7 @@ def test_x_that_does_not_fit_is_taken_row_by_row(monkeypatch):
     X[0, 0] = np.nan
     expected = vae().fit(X)
     is_asked = []
-    monkeypatch.setattr(_base, "fits", lambda rows: is_asked.append(rows.shape))
+    monkeypatch.setattr(_preparing, "fits", lambda rows: is_asked.append(rows.shape))
     assert_same_model(vae().fit(X), expected)
     assert is_asked == [(N, 2 * D)]  # with the mask
 
@@ -241,13 +241,13 @@ def test_arrays_that_must_not_be_written_to_are_not_copied(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for table in (X, frozen, X[10:200]):
-            tensor = _base.to_tensor(table)
+            tensor = _sklearn.to_tensor(table)
             assert tensor.data_ptr() == table.__array_interface__["data"][0]
             np.testing.assert_array_equal(tensor, table)
-    assert _base.is_mapped(X[10:200].T)
-    assert _base.is_mapped(np.asarray(X))
-    assert not _base.is_mapped(frozen)
-    assert not _base.is_mapped(X[[1, 2]])
+    assert _sklearn.is_mapped(X[10:200].T)
+    assert _sklearn.is_mapped(np.asarray(X))
+    assert not _sklearn.is_mapped(frozen)
+    assert not _sklearn.is_mapped(X[[1, 2]])
 
 
 @pytest.mark.gpu

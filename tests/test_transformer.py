@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skvae import VAETransformer, _fitting
 from skvae import _inference as inference
+from skvae._preparing import rows_a_step
 from skvae._training import Training, _Group
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -164,9 +165,9 @@ def test_of_several_starts_the_one_that_is_kept_goes_on():
 )  # fmt: skip
 def test_small_tables_have_small_batches(n_rows, size, of_a_piece):
     """More than 16 steps an epoch, if they can be; a piece does not say how long the table is."""
-    assert VAETransformer()._rows_a_step(n_rows, is_partial=False) == size
-    assert VAETransformer()._rows_a_step(n_rows, is_partial=True) == of_a_piece
-    assert VAETransformer(batch_size=7)._rows_a_step(n_rows, is_partial=False) == min(size, 7)
+    assert rows_a_step("auto", n_rows, is_partial=False) == size
+    assert rows_a_step("auto", n_rows, is_partial=True) == of_a_piece
+    assert rows_a_step(7, n_rows, is_partial=False) == min(size, 7)
 
 
 def test_interrupt_keeps_the_best_weights(ctrl_c_in_the_fourth_epoch):

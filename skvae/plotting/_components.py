@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae._base import ACTIVE_NATS
+from skvae._verdict import ACTIVE_NATS
 from skvae.plotting._axes import integer_axis, merged, pyplot, shade, single_axes
 from skvae.plotting._model import Model, Moments, as_array, of_each_row
 

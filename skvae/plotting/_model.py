@@ -20,12 +20,12 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._base import ACTIVE_NATS
 from skvae._conditional import ConditionalVAE
 from skvae._conditions import columns_named
 from skvae._messages import listed
 from skvae._sklearn import check_feature_names, check_n_features, from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
+from skvae._verdict import ACTIVE_NATS
 from skvae.plotting._axes import column_names
 
 # What these undo are whole codes: of a mean between two they make one of both, or fail.
