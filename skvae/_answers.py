@@ -119,7 +119,7 @@ class Answers:
                 of_label = self._combination(m, len(x), noise)
                 given_label = inference.expected(model, x, of_label, noise, columns.mean)
                 means = means + share[:, None] * given_label
-        return _completed(x.x, columns.decode(means, noise.dtype, is_mean=True))
+        return _completed(x, columns.decode(means, noise.dtype, is_mean=True))
 
     def resampled(
         self,
@@ -145,7 +145,7 @@ class Answers:
                     for drawn in labels
                 ]
             )
-        return [_completed(x.x, columns.decode(draw, noise.dtype)) for draw in draws]
+        return [_completed(x, columns.decode(draw, noise.dtype)) for draw in draws]
 
     # ------------------------------------------------------------------------ of z
 
@@ -279,9 +279,11 @@ class Answers:
         return mean, square.sqrt()
 
 
-def _completed(x: Tensor, other: Tensor) -> Tensor:
-    """x, and the other's cells where those of x are missing."""
-    return torch.where(x.isnan(), other.to(x), x)
+def _completed(x: Encoded, other: Tensor) -> Tensor:
+    """X (N, D), and the other's cells where those of X are missing."""
+    given = x.x
+    assert isinstance(given, Tensor)  # sparse rows are refused, as they have no missing cells
+    return torch.where(given.isnan(), other.to(given), given)
 
 
 def fixed_normals(n_draws: int, n_components: int) -> Tensor:
@@ -298,7 +300,8 @@ def _sobol_normals(n_draws: int, n_components: int) -> np.ndarray:
     sobol = qmc.Sobol(n_components, scramble=True, rng=np.random.default_rng(0))
     points = sobol.random_base2(max(0, math.ceil(math.log2(n_draws))))[:n_draws]
     half = 2.0**-33  # points lie on a grid of 2^-32 that has 0
-    return ndtri(points.clip(half, 1 - half))
+    normals: np.ndarray = ndtri(points.clip(half, 1 - half))
+    return normals
 
 
 def _noise(model: VAE, n_draws: int) -> Tensor:

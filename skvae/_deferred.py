@@ -50,7 +50,8 @@ class Deferrable:
 
     def _take_cache(self) -> FitCache | TaskCaches | None:
         """The cache, which is for one fit."""
-        return vars(self).pop("_fit_cache", None)
+        cache: FitCache | TaskCaches | None = vars(self).pop("_fit_cache", None)
+        return cache
 
 
 class FitQueue:

@@ -36,12 +36,13 @@ def resolve_likelihoods(
     else:
         names, rest = _named(likelihood, X)
         left = [i for i in modelled if i not in names]
-        if left and rest is None:
+        if rest is not None:
+            names.update(dict.fromkeys(left, rest))
+        elif left:
             raise ValueError(
                 f"likelihood does not name the columns {listed([columns[i].name for i in left])}. "
                 "Name them too, or add 'remainder', with a likelihood for all the rest or 'auto'."
             )
-        names.update(dict.fromkeys(left, rest))
     auto = {
         i: _likely(columns[i]) if known is None else known[i]
         for i in modelled

@@ -203,10 +203,12 @@ def _conditions(plain: dict[str, Any], n_columns: int) -> Conditions:
         )
         sizes = [len(column.categories) for column in labels]
         hot = [np.eye(size)[codes] for size, codes in zip(sizes, found.codes.T, strict=True)]
+        expected = np.hstack([np.zeros((n_combinations, 0)), *hot])
         is_right = (
             is_right
             and bool((found.codes >= 0).all())
-            and np.array_equal(np.hstack([np.zeros((n_combinations, 0)), *hot]), found.combinations)
+            and found.combinations is not None
+            and np.array_equal(expected, found.combinations)
             and math.isclose(np.exp(found.log_prior).sum(), 1.0)
         )
     if not is_right:

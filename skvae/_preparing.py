@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from skvae._base import BaseVAE
 
 # Seeds are below.
-_N_SEEDS = np.iinfo(np.int32).max
+_N_SEEDS = int(np.iinfo(np.int32).max)
 
 # Below this there is too little to spare for validation.
 _MIN_ROWS_TO_SPLIT = 20
@@ -164,8 +164,8 @@ def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
 def _design(estimator: BaseVAE, families: Sequence[str]) -> dict[str, Any]:
     """The parameters that make the shape of the model."""
     given: Any = estimator.hidden_layer_sizes
-    sizes = (given,) if isinstance(given, Integral) else tuple(given)
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+    sizes: tuple[Any, ...] = (given,) if isinstance(given, Integral) else tuple(given)
+    if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
         raise ValueError(
             f"hidden_layer_sizes={given!r} must hold integers of at least "
             "1, the units of each layer. No hidden layer at all is hidden_layer_sizes=()."
@@ -352,7 +352,7 @@ def rows_a_step(batch_size: int | str, n_rows: int, *, is_partial: bool) -> int:
         wanted = 2 ** math.ceil(math.log2(n_rows / _MAX_STEPS_AN_EPOCH))
         size = min(max(wanted, _MIN_BATCH_SIZE), _MAX_BATCH_SIZE)
     # Twice the rows there are at most: a batch of millions of copies serves nobody.
-    return min(size, 2 ** math.ceil(math.log2(n_rows)))
+    return min(size, int(2 ** math.ceil(math.log2(n_rows))))
 
 
 def _has_uncertain_bits(x: Rows, architecture: Architecture) -> bool:

@@ -63,8 +63,9 @@ def opened(estimator: Any, state: Any) -> dict[str, Any]:
         )
         parameters = inspect.signature(type(estimator).__init__).parameters
         defaults = {name: parameter.default for name, parameter in parameters.items()}
-        state = {name: defaults[name] for name in type(estimator)._get_param_names()} | state
-    return state
+        missing = {name: defaults[name] for name in type(estimator)._get_param_names()}
+        return {**missing, **state}
+    return dict(state)
 
 
 def damaged(estimator: Any, finding: str) -> ValueError:
@@ -140,7 +141,7 @@ def _bytes_of_array(array: np.ndarray) -> Iterator[bytes | memoryview]:
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     yield f"{array.dtype.str}{array.shape}".encode()
     if array.size:
-        yield memoryview(array.reshape(-1).view(np.uint8))
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def _major(version: Any) -> int:

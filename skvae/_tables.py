@@ -55,6 +55,14 @@ class Column:
         """Whether it is modelled so; its dtype may have categories without that."""
         return self.family == "categorical"
 
+    @property
+    def size(self) -> int:
+        """How many categories it is modelled with; 1 for numbers."""
+        if not self.is_categorical:
+            return 1
+        assert self.categories is not None
+        return len(self.categories)
+
     def encode(self, cells: Cells, unknown: str) -> np.ndarray:
         """(N,) numbers; NaN where they are missing, or by ``unknown`` a category is new."""
         if not self.is_categorical:
@@ -136,7 +144,7 @@ class Table:
     @property
     def sizes(self) -> list[int]:
         """Categories of each modelled column; 1 for numbers."""
-        return [len(column.categories) if column.is_categorical else 1 for column in self.modelled]
+        return [column.size for column in self.modelled]
 
     def encode(self, X: Any, unknown: str) -> np.ndarray:
         """(N, D) numbers of the modelled columns, in float32 if these are."""
@@ -210,4 +218,5 @@ def _integers(numbers: np.ndarray, dtype: str) -> np.ndarray:
     last = float(info.max)
     if last > info.max:  # the largest of 64 bits is no float: the next one below it
         last = float(np.nextafter(last, 0))
-    return np.rint(numbers).clip(float(info.min), last).astype(info.dtype)
+    nearest: np.ndarray = np.rint(numbers).clip(float(info.min), last)
+    return nearest.astype(info.dtype)
