@@ -28,6 +28,9 @@ _KINDS = {
 # Of polars: their cells are no single values.
 _NESTED = ("Struct", "List", "Array")
 
+# Likewise.
+_DATES = ("datetime", "timedelta", "period", "date", "time", "duration")
+
 
 class Cells(NamedTuple):
     """A column of a user's table, read or to be written."""
@@ -97,6 +100,18 @@ def check_names_differ(X: Any) -> None:
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"X has two columns of one name: {listed(twice)}. Rename one of them.")
+
+
+def check_no_dates(X: Any) -> None:
+    """Dates are no numbers, though numpy makes some of them: days or microseconds since 1970."""
+    if library_of(X):
+        dtypes = [(name, str(dtype)) for name, dtype in zip(X.columns, X.dtypes, strict=True)]
+    else:
+        dtype = getattr(X, "dtype", None)
+        dtypes = [("x0", str(dtype))] if getattr(dtype, "kind", "") in ("m", "M") else []
+    for name, text in dtypes:
+        if text.lower().startswith(_DATES):
+            raise unknown_dtype(name, text)
 
 
 def has_categories(X: Any) -> bool:

@@ -16,6 +16,7 @@ from skvae._fitted import Fitted
 from skvae._frames import (
     as_array,
     check_names_differ,
+    check_no_dates,
     first_string,
     is_numeric,
     read_columns,
@@ -115,6 +116,7 @@ class ReadsX:
             was = self._fitted.design["likelihood"]
             raise changed_error([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
+            check_no_dates(X)
             return self._validate(X, reset=reset, method=method), None
         if issparse(X):
             raise TypeError(

@@ -643,6 +643,17 @@ def test_a_dtype_that_no_likelihood_is_for():
     for likelihood in ("auto", {"gaussian": ["day"], "remainder": "auto"}):
         model = VAETransformer(likelihood=likelihood, **SMALL)
         says(["'day'", "datetime64", "categories"], model.fit, bad)
+    days = np.array([["2020-01-01", "NaT"], ["2021-01-01", "2020-01-01"]], dtype="M8[D]")
+    dates = DF[["age"]].assign(day=pd.Timestamp("2020-01-01"))
+    spans = DF[["age"]].assign(span=pd.to_timedelta(np.arange(N), unit="h"))
+    for rows, words in (
+        (days, ["datetime64[D]"]),
+        (days - days[0, 0], ["timedelta64[D]"]),
+        (dates, ["'day'", "datetime64"]),
+        (pl.DataFrame(dates.to_dict("list")), ["'day'", "Datetime"]),
+        (spans, ["'span'", "timedelta64"]),
+    ):
+        says([*words, "no likelihood"], VAETransformer(**SMALL).fit, rows)
     for cells in ([{"a": 1}, None], [[1, 2], None]):
         bad = pl.DataFrame({"age": [1.0, 2.0], "cells": cells})
         says(["'cells'", "no likelihood"], VAETransformer(likelihood="auto", **SMALL).fit, bad)
