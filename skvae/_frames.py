@@ -116,7 +116,7 @@ def check_no_dates(X: Any) -> None:
 
 def has_categories(X: Any) -> bool:
     """Whether a column's dtype, or a string in it, says that it is none of numbers."""
-    if is_numeric(X):
+    if is_numeric(X) or (not hasattr(X, "columns") and as_array(X).ndim != 2):
         return False
     return any(kind_of(cells.name, cells.dtype) == "category" for cells in read_columns(X))
 
@@ -135,7 +135,8 @@ def is_numeric(X: Any) -> bool:
 
 def first_string(X: Any) -> tuple[int, int, str] | None:
     """Row, column and value of the first string, column by column, that is not a number."""
-    for column, values in enumerate(np.asarray(X, dtype=object).T):
+    cells = np.asarray(X, dtype=object)
+    for column, values in enumerate(cells.T if cells.ndim == 2 else ()):
         for row, value in enumerate(values):
             if isinstance(value, str):
                 try:

@@ -189,7 +189,9 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
         if self.indicator_ is None:
             return completed
         names = self.get_feature_names_out()[self.n_features_in_ :]
-        return joined(completed, names, self.indicator_.transform(_holes(X)))
+        # A DataFrame, where scikit-learn is configured to give these.
+        indicators = np.asarray(self.indicator_.transform(_holes(X)))
+        return joined(completed, names, indicators)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns that `transform` gives: those of X, and of the indicator.

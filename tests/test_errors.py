@@ -181,6 +181,11 @@ def test_strings_where_numbers_are_due(kind):
     says(words, ConditionalVAE(condition_columns=[0], **SMALL).fit, table)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "auto"])
+def test_a_string_is_no_table(likelihood):
+    says(["string to float", "'abc'"], VAETransformer(likelihood=likelihood, **SMALL).fit, "abc")
+
+
 def test_strings_after_a_fit_of_numbers(vae):
     later = X.astype(object)
     later[3, 1] = "three"

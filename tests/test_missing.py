@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
-from sklearn import model_selection
+from sklearn import config_context, model_selection
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -486,6 +487,28 @@ def test_indicator_and_names():
     plain = VAEImputer(VAETransformer(**SMALL), add_indicator=True).fit(table.to_numpy())
     assert plain.transform(table.to_numpy()).shape == (300, 11)
     assert list(plain.get_feature_names_out())[-1] == "missingindicator_x5"
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_indicators_where_scikit_learn_gives_dataframes(library):
+    """Its own indicator of missing cells does so, too."""
+    table, *_ = frame(pl if library == "polars" else pd)
+    model = VAETransformer(likelihood=LIKELIHOOD, **SMALL)
+    for rows, estimator in ((table, model), (GIVEN, VAETransformer(**SMALL))):
+        imputer = VAEImputer(estimator, add_indicator=True)
+        expected = clone(imputer).set_output(transform=library).fit_transform(rows)
+        with config_context(transform_output=library):
+            completed = imputer.fit_transform(rows)
+        assert list(completed.columns) == list(expected.columns)
+        assert completed.equals(expected)
+
+
+@pytest.mark.parametrize(
+    "cells", [["a", None], np.array(["a", None], object), pd.Series(["a", None])]
+)
+def test_imputer_of_a_single_column_of_strings_without_a_table(cells):
+    with pytest.raises(ValueError, match=r"2D array|2-dimensional|string to float"):
+        VAEImputer().fit(cells)
 
 
 @pytest.mark.parametrize("estimator", [None, VAETransformer(**SMALL)], ids=["default", "plain"])
