@@ -2,7 +2,7 @@
 Outliers by likelihood
 ======================
 
-A row that the model holds unlikely is an outlier: ``-score_samples(X)``, the negative
+A row that is improbable under the model is an outlier: ``-score_samples(X)``, the negative
 log-likelihood in nats, is the score. Here it is compared with IsolationForest, LocalOutlierFactor
 and PCA, which has a likelihood too, on rows of a kind that was not there in training.
 """
