@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -32,7 +31,7 @@ from skvae._fitted import Fitted
 from skvae._fitting import fit_together
 from skvae._frames import with_index
 from skvae._likelihoods import LIKELIHOODS
-from skvae._messages import warn
+from skvae._messages import warn_user
 from skvae._networks import ACTIVATIONS
 from skvae._preparing import Job, Request, integer, is_there
 from skvae._reading import ReadsX
@@ -185,7 +184,7 @@ class BaseVAE(
             raise outcome.error
         try:
             for message in outcome.warnings:
-                warn(message, ConvergenceWarning)
+                warn_user(message, ConvergenceWarning)
         finally:  # an interrupt gets out where warnings are errors, too
             if outcome.interrupt is not None:
                 raise outcome.interrupt
@@ -409,10 +408,9 @@ class BaseVAE(
         """That of the fit, or where there is none such the CPU."""
         device = torch.device(self.device_)
         if not is_there(device):
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__} was fitted on {self.device_}, and there is no such device "
-                "here: it is loaded on the CPU.",
-                stacklevel=3,
+                "here: it is loaded on the CPU."
             )
             device, self.device_ = torch.device("cpu"), "cpu"
         return device

@@ -59,8 +59,8 @@ def check_ranges(ranges: Ranges, families: Sequence[str], place: Place) -> None:
     for column in (ranges.highest - ranges.lowest).isinf().nonzero()[:1, 0].tolist():
         low, high = (end[column].item() for end in (ranges.lowest, ranges.highest))
         raise ValueError(
-            f"{place(':', column)} goes from {low:g} to {high:g}, which is more than a float64 can "
-            "tell. Divide the column by a large number, or take its logarithm."
+            f"{place(':', column)} spans {low:g} to {high:g}, a range that float64 cannot hold. "
+            "Divide the column by a large number, or take its logarithm."
         )
     check_counts(ranges, families, place)
 

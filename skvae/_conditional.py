@@ -788,7 +788,8 @@ class ConditionalVAE(BaseVAE):
         names = list(getattr(self, "feature_names_in_", ()))
         given = columns_named(self.condition_columns)
         asked = [names.index(column) if column in names else column for column in given]
-        asked = [c % self.n_features_in_ if isinstance(c, Integral) else c for c in asked]
+        n = self.n_features_in_
+        asked = [c % n if isinstance(c, Integral) and -n <= c < n else c for c in asked]
         if asked != self._condition_at:
             raise changed_error([f"condition_columns was {self._condition_at} and is {given}"])
 

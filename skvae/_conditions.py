@@ -5,7 +5,6 @@ Axes: ``N`` rows, ``C`` columns of c, ``M`` combinations of labels seen in train
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -26,7 +25,7 @@ from skvae._frames import (
     narrowed,
     plain,
 )
-from skvae._messages import listed
+from skvae._messages import listed, warn_user
 from skvae._sklearn import to_numpy
 
 #: The columns of a condition, with their names where they have any.
@@ -271,7 +270,7 @@ def read_condition(
             row, value = found
             raise ValueError(
                 f"condition column {name!r} has {value!r} (row {row}), which is no label: a "
-                f"{type(value).__name__} can change. Labels are strings or numbers."
+                f"{type(value).__name__} is not hashable. Labels are strings or numbers."
             )
         missing = is_blank(values, infinite=True)
         if missing.any():
@@ -354,12 +353,10 @@ def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
             continue
         n_labels = len(np.unique(column))
         if n_labels > max(_FEW_LABELS, len(column) // _ROWS_OF_A_LABEL):
-            warnings.warn(
+            warn_user(
                 f"condition column {_name(i, name)!r} has {n_labels} different numbers in "
                 f"{len(column)} rows, and each of them is taken for a label of its own. If they "
-                "are numbers, give them as floats: condition=values.astype(float).",
-                UserWarning,
-                stacklevel=2,
+                "are numbers, give them as floats: condition=values.astype(float)."
             )
 
 

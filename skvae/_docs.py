@@ -175,9 +175,9 @@ PARAMETERS = """\
 
     warm_start : bool, default=False
         Whether `fit` continues from the weights, optimiser state, scales and component
-        order of the last fit. Set it before the first: a fit without it ends on all rows,
-        and the next would have none to stop by that it has not seen. For the same reason
-        it wants an int for `random_state`: with others each fit holds out other rows.
+        order of the last fit. Set it before the first: a fit without it ends by training
+        on the validation rows too, which leaves no unseen ones for later early stopping.
+        Give an int for `random_state`, so that every fit holds out the same rows.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the validation split, the starts, the order of rows and all noise.
@@ -201,8 +201,8 @@ ATTRIBUTES = """\
         The likelihood of each modelled column, as named or as "auto" found it.
 
     noise_variance_ : ndarray of shape (n_modelled_features,)
-        Variance of x given z in squared units of X, averaged over these rows, in
-        the order of `likelihoods_`. 0 for constant columns, NaN for other categorical
+        Variance of x given z in squared units of X, averaged over the rows of the last fit,
+        in the order of `likelihoods_`. 0 for constant columns, NaN for other categorical
         ones. Columns named in `condition_columns` are not modelled and have no entry. Not
         set if all columns that vary are bernoulli.
 
@@ -211,7 +211,7 @@ ATTRIBUTES = """\
         rows after it are not counted.
 
     loss_curve_ : list of float
-        Negative training bound of each of these, in nats per row and in the units of X. With
+        Negative training bound of each epoch, in nats per row and in the units of X. With
         `beta` != 1 the bound includes `beta`, and is then not comparable with `score`.
 
     validation_scores_ : list of float

@@ -152,7 +152,7 @@ def _architecture(plain: dict[str, Any]) -> Architecture:
         and isinstance(found.has_exposure, bool)
     )
     if not is_right:
-        raise ValueError(f"there is no network that is {found}")
+        raise ValueError(f"its architecture is invalid: {found}")
     return found
 
 
@@ -212,7 +212,7 @@ def _conditions(plain: dict[str, Any], n_columns: int) -> Conditions:
             and math.isclose(np.exp(found.log_prior).sum(), 1.0)
         )
     if not is_right:
-        raise ValueError("its condition cannot be")
+        raise ValueError("its condition is inconsistent")
     return found
 
 
@@ -263,7 +263,7 @@ def _columns_from_plain(plain: dict[str, Any]) -> Columns:
         and (moments["totals"] >= 0).all()
     )
     if not is_right:
-        raise ValueError("its columns cannot be")
+        raise ValueError("its columns are inconsistent")
     tensors = _to_tensors(moments | varies, torch.device("cpu"))
     return Columns(**tensors, families=families, sizes=sizes)
 

@@ -171,9 +171,14 @@ def plain(values: Any) -> np.ndarray:
 
 
 def narrowed(column: np.ndarray) -> np.ndarray:
-    """A column of objects that are all numbers or all strings, as such; dates in one unit."""
+    """A column of objects that are all numbers or all strings, as such; dates in one unit.
+
+    Long doubles, which torch has not, become doubles.
+    """
     if column.dtype.kind in "mM":
         return column.astype(f"{column.dtype.kind}8[us]")
+    if column.dtype == np.longdouble:
+        return column.astype(np.float64)
     if column.dtype.kind != "O":
         return column
     values = column.tolist()
@@ -215,6 +220,8 @@ def is_blank(values: np.ndarray, *, infinite: bool = False) -> np.ndarray:
             return infinite and value in (np.inf, -np.inf)
         except TypeError:
             return True
+        except ValueError:  # an array, which is for others to refuse
+            return False
 
     return np.array([missing(value) for value in values], dtype=bool)
 
@@ -292,7 +299,7 @@ def check_hashable(cells: Cells) -> None:
         row, value = found
         raise ValueError(
             f"column {cells.name!r} of X has {value!r} (row {row}), which is no category: a "
-            f"{type(value).__name__} can change. Turn the values into strings, or drop the "
+            f"{type(value).__name__} is not hashable. Turn the values into strings, or drop the "
             "column."
         )
 

@@ -48,8 +48,8 @@ class LinearModel(NamedTuple):
     scale: Tensor  # (Z,)     standard deviations of q(z|x, c)
 
 
-#: From rows of a table to the values (n, D) that are modelled, and a mask: 0 where one is missing,
-#: and 0. None: all are there.
+#: From rows of a table to the values (n, D) that are modelled, 0 where one is missing, and a mask
+#: that is 0 there too; the mask is None where none is missing.
 Read = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 

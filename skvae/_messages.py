@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Sequence
@@ -27,11 +29,11 @@ def changed_error(changes: Sequence[str]) -> ValueError:
     )
 
 
-def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the user's that led here, past this package and scikit-learn's."""
+def warn_user(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's that led here, past this package and others that call it."""
     frame, level = sys._getframe(1), 2
     skipped = tuple(os.path.dirname(module.__file__ or "") for module in (sklearn, torch, joblib))
-    skipped += (os.path.dirname(__file__), contextlib.__file__)
+    skipped += (os.path.dirname(__file__), contextlib.__file__, copy.__file__, pickle.__file__)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

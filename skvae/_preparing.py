@@ -24,7 +24,7 @@ from skvae._conditions import Conditions, Values
 from skvae._fitted import Fitted, moved
 from skvae._likelihoods import LIKELIHOODS
 from skvae._memory import SHARE_OF_MEMORY, free_bytes
-from skvae._messages import changed_error, warn
+from skvae._messages import changed_error, warn_user
 from skvae._rows import Chosen, Rows, SparseRows, chunks
 from skvae._run import Run
 from skvae._sklearn import is_mapped, to_rows
@@ -244,11 +244,10 @@ def _warn_of_constant_columns(estimator: BaseVAE, x: Rows, previous: Fitted) -> 
     """Of those that are no part of the model, as they were constant, and are so no more."""
     if found := previous.columns.no_longer_constant(x, getattr(torch, previous.dtype)):
         names = ", ".join(estimator._place(":", column) for column in found)
-        warn(
+        warn_user(
             f"{names} had one value in the first fit, which made it no part of the model, and "
             "varies now. Fit anew on rows in which it varies: of partial_fit the first call "
-            "decides.",
-            UserWarning,
+            "decides."
         )
 
 

@@ -85,7 +85,8 @@ def to_tensor(X: Any) -> Tensor:
     if isinstance(X, Tensor):
         return X.detach()
     X = to_numpy(X)
-    # Torch wants none that are negative, or no multiple of an item, as of a field of records.
+    X = X.astype(X.dtype.newbyteorder("="), copy=False)  # pandas keeps that of a file
+    # torch takes no strides that are negative, or no multiple of an item (a field of records).
     if any(stride < 0 or stride % X.itemsize for stride in X.strides):
         X = X.copy()
     return torch.from_numpy(X if X.flags.writeable else np.asarray(_Writeable(X)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.impute import MissingIndicator
 
+from skvae._messages import warn_user
 from skvae._version import __version__
 
 _SEAL = ("_class", "_version", "_checksum")
@@ -48,18 +48,17 @@ def opened(estimator: Any, state: Any) -> dict[str, Any]:
     state = unmapped(state)
     found = state.pop("_checksum")
     if found != checksum(state):
-        raise damaged(estimator, "its checksum is another than when it was saved")
+        raise damaged(estimator, "its checksum does not match its content")
     name = state.pop("_class")
     if name != type(estimator).__name__:
         raise damaged(estimator, f"it is that of a {name}")
     if state.pop("_version") != __version__:
-        warnings.warn(
+        warn_user(
             InconsistentVersionWarning(
                 estimator_name=name,
                 current_sklearn_version=f"(skvae) {__version__}",
                 original_sklearn_version=f"(skvae) {saved}",
-            ),
-            stacklevel=3,
+            )
         )
         parameters = inspect.signature(type(estimator).__init__).parameters
         defaults = {name: parameter.default for name, parameter in parameters.items()}

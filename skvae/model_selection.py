@@ -41,8 +41,9 @@ _ABOUT = """
     Give it the arguments of scikit-learn's class: all its attributes and methods are here,
     and the same seeds give the same results, up to the rounding of float32. The fit of a
     VAE, wherever it stands in the estimator and in the candidates, is taken out of the
-    search and trained in a batch with the others; all else scikit-learn does as ever. What
-    fits clones of a VAE, as ensembles do, trains all but the first of them one by one.
+    search and trained in a batch with the others; everything else is left to scikit-learn.
+    Where clones of a VAE are fitted, as by ensembles, only the first of them joins the
+    batch, and the others are trained one by one.
 
     Fits that differ in ``n_components``, ``beta``, ``learning_rate_init``,
     ``learning_rate``, ``alpha``, ``random_state``, ``max_iter``, ``n_iter_no_change``,

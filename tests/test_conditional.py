@@ -380,6 +380,23 @@ def test_labels_without_an_order_of_their_own(labels):
     )
 
 
+def test_many_labels_are_told_where_the_user_fits():
+    """Filters go by the module, and Python by the line, of whoever is warned."""
+    with pytest.warns(UserWarning, match="different numbers") as caught:
+        ConditionalVAE(**SMALL).fit(X, condition=np.arange(N))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_model_goes_on_with_the_columns_of_its_condition():
+    """A position that X does not have is not one of them, whatever is left when it is divided."""
+    table = np.column_stack([X, CODE])
+    last = table.shape[1] - 1
+    model = ConditionalVAE(condition_columns=[last], **SMALL).fit(table)
+    model.set_params(condition_columns=-1).partial_fit(table)
+    with pytest.raises(ValueError, match=f"was .{last}. and is .{2 * last + 1}."):
+        model.set_params(condition_columns=2 * last + 1).partial_fit(table)
+
+
 def test_a_date_keeps_its_time_zone():
     """Alone as in a column."""
     pd = pytest.importorskip("pandas")

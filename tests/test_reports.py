@@ -208,9 +208,10 @@ def test_strings_of_numpy():
 
 @pytest.mark.parametrize(
     ("table", "words"),
-    [(pd.DataFrame({"a": [[1], [2], [3]]}), "no category"),
+    [(pd.DataFrame({"a": [[1], [2], [3]]}), "no category: a list"),
+     (pd.DataFrame({"a": [np.ones(2)] * 3}), "no category: a ndarray"),
      (pd.DataFrame(index=range(5)), r"0 feature\(s\)")],
-    ids=["lists", "no columns"],
+    ids=["lists", "arrays", "no columns"],
 )  # fmt: skip
 def test_tables_that_cannot_be(table, words):
     with pytest.raises(ValueError, match=words):
@@ -454,6 +455,20 @@ def test_numbers_in_any_byte_order():
     swapped = X.astype(X.dtype.newbyteorder())
     model = VAETransformer(**SMALL, likelihood="auto").fit(swapped)
     np.testing.assert_allclose(model.transform(swapped), model.transform(X))
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i4", "longdouble"])
+@pytest.mark.parametrize("to_table", [np.asarray, pd.DataFrame])
+def test_numbers_that_torch_has_not(dtype, to_table):
+    """As instruments and files give them: in X, and in a condition that is written back."""
+    numbers = 10 * X
+    numbers[:, 0] = np.arange(60) % 3  # labels, if they are integers
+    table = to_table(numbers.astype(dtype))
+    assert VAETransformer(**SMALL).fit(table).transform(table).shape == (60, 2)
+    model = ConditionalVAE(condition_columns=[0], **SMALL).fit(table)
+    np.testing.assert_allclose(model.impute(table), np.asarray(table), rtol=1e-6)
+    given = np.asarray(table)[:3, 0]
+    np.testing.assert_allclose(np.asarray(model.sample(condition=given))[:, 0], given)
 
 
 def test_sparse_columns_of_pandas():

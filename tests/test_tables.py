@@ -635,7 +635,7 @@ def test_strings_where_numbers_are_needed():
 def test_what_can_change_is_no_category_of_new_rows_either():
     bad = DF.astype({"city": object})
     bad.at[3, "city"] = ["Rome"]
-    says(["'city'", "['Rome']", "row 3", "can change"], fitted().transform, bad)
+    says(["'city'", "['Rome']", "row 3", "not hashable"], fitted().transform, bad)
 
 
 def test_a_dtype_that_no_likelihood_is_for():

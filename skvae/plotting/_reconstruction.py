@@ -54,8 +54,8 @@ class ReconstructionDisplay:
         Names of the columns.
 
     center, scale : ndarray of shape (n_features,), default=None
-        What columns are shown less and in units of, where rows are no images; None shows
-        them as they are.
+        Subtracted from the columns, and what they are then divided by, where rows are no
+        images; None shows columns as they are.
 
     Attributes
     ----------
