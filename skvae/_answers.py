@@ -111,14 +111,19 @@ class Answers:
         model, x, c = self._asked(X, values)
         noise, columns = _noise(model, n_draws), self.fitted.columns
         if c is not None:
-            means = inference.expected(model, x, c, noise, columns.mean)
-        else:
-            shares = inference.normalised(self._log_joint(model, x, n_draws), 1)
-            means = torch.zeros((), dtype=noise.dtype, device=noise.device)
-            for m, share in enumerate(shares.T):
-                of_label = self._combination(m, len(x), noise)
-                given_label = inference.expected(model, x, of_label, noise, columns.mean)
-                means = means + share[:, None] * given_label
+            means, _ = inference.expected(model, x, c, noise, columns.mean)
+            return _completed(x, columns.decode(means, noise.dtype, is_mean=True))
+        # The mean over p(c|x), one label at a time.
+        means, log_total = noise.new_zeros(()), noise.new_full((len(x),), -torch.inf)
+        for m, log_prior in enumerate(self.fitted.conditions.log_prior.tolist()):
+            of_label = self._combination(m, len(x), noise)
+            given, log_px = inference.expected(model, x, of_label, noise, columns.mean)
+            log_joint = log_px + log_prior
+            log_total = torch.logaddexp(log_total, log_joint)
+            share = (log_joint - log_total).exp()
+            # Rows that have no density by any label so far: all of these are alike.
+            share = share.masked_fill(log_total == -torch.inf, 1 / (m + 1))
+            means = means + share[:, None] * (given - means)
         return _completed(x, columns.decode(means, noise.dtype, is_mean=True))
 
     def resampled(

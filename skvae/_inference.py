@@ -159,12 +159,6 @@ def _weighed(
     return z, log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
-def _shares(model: VAE, x: Tensor, c: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws of z (S, 1, B, Z) for every row, and their importance weights (S, B): sums are 1."""
-    z, log_weights = _weighed(model, x, c, noise)
-    return z, normalised(log_weights, 0)
-
-
 def normalised(log_weights: Tensor, dim: int) -> Tensor:
     """Weights that sum to one. All alike for rows so far out that none has a density at all."""
     is_lost = log_weights.amax(dim, keepdim=True) == -torch.inf
@@ -179,24 +173,27 @@ def _steps(model: VAE, n_draws: int, n_rows: int) -> Iterator[slice]:
 
 def expected(
     model: VAE, x: Rows, c: Tensor, noise: Tensor, cell: Callable[[Likelihood], Tensor]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """E[cell | what is observed of x, c], (N, D), by self-normalised importance sampling.
 
-    Mattei & Frellsen, MIWAE, 2019, equation 12. The noise (S, Z) is that of all rows.
+    Mattei & Frellsen, MIWAE, 2019, equation 12. The noise (S, Z) is that of all rows. With it
+    log p(what is observed of x|c) by the same draws, (N,).
     """
 
-    def answer(rows: slice) -> tuple[Tensor]:
+    def answer(rows: slice) -> tuple[Tensor, Tensor]:
         some, given = x[rows][None], c[None, rows]
-        z, shares = _shares(model, some, given, noise)
+        z, log_weights = _weighed(model, some, given, noise)
+        shares = normalised(log_weights, 0)
         total = some.new_zeros(some.shape[1], model.architecture.n_features)
         for draws in _steps(model, len(z), len(total)):
             p = model.decode(z[draws], given, log_exposure(some, model.architecture))
             cells = cell(p)[:, 0]
             total += (shares[draws, :, None] * cells).sum(0)
-        return (total,)
+        return total, log_mean_exp(log_weights)
 
-    (means,) = _by_chunks(model, answer, len(x), _draws_size(model, len(noise)), len(noise))
-    return means
+    size = _draws_size(model, len(noise))
+    means, log_likelihood = _by_chunks(model, answer, len(x), size, len(noise))
+    return means, log_likelihood
 
 
 def resampled(
@@ -209,8 +206,8 @@ def resampled(
 
     def answer(rows: slice) -> tuple[Tensor]:
         some, given = x[rows][None], c[None, rows]
-        z, shares = _shares(model, some, given, noise)
-        by_row = shares.T.to(generator.device)
+        z, log_weights = _weighed(model, some, given, noise)
+        by_row = normalised(log_weights, 0).T.to(generator.device)
         chosen = torch.multinomial(by_row, n, True, generator=generator).T.to(z.device)
         kept = z[chosen, 0, torch.arange(z.shape[2], device=z.device)]  # (n, B, Z)
         exposure = log_exposure(some, model.architecture)
