@@ -63,7 +63,7 @@ from sklearn.preprocessing import StandardScaler
 
 import skvae.model_selection
 from skvae import VAETransformer
-from skvae._fitting import OnAllRows, fit_together
+from skvae._fitting import fit_together
 from skvae._preparing import Job, Request
 from skvae._training import Training
 
@@ -221,7 +221,7 @@ def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) 
     def report(jobs: Sequence[Job], training: Training) -> None:
         nonlocal n_batches
         is_first = not any(watch.training_bounds for watch in training.watches)
-        n_batches += is_first and not isinstance(training, OnAllRows)  # which is of the same batch
+        n_batches += is_first and not training.is_on_all_rows  # which is of the same batch
 
     seconds = seconds_of(lambda: fit_together(requests, report=report))
     held_out = [X for *_, X in fits(grid, arguments.device)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skvae._fitting import OnAllRows
 from skvae._preparing import Job
 from skvae._training import Training
 
@@ -22,8 +21,7 @@ class Epochs:
 
     def __call__(self, jobs: Sequence[Job], training: Training) -> None:
         n_epochs = max(len(watch.training_bounds) for watch in training.watches)
-        if isinstance(training, OnAllRows):
-            n_epochs += training.n_rounds_before
+        n_epochs += training.n_rounds_before
         if n_epochs == self._n_epochs:  # before the first, or another start went on alone
             return
         self._n_epochs = n_epochs
@@ -52,7 +50,7 @@ class Epochs:
         if self._n_epochs % every and running:
             return
         line = f"[{name}] epoch {self._n_epochs}/{job.run.max_iter}"
-        if isinstance(training, OnAllRows):
+        if training.is_on_all_rows:
             print(f"{line}: on all rows, those for validation included")
             return
         best = max(watches, key=lambda watch: watch.bound)

@@ -178,6 +178,8 @@ class OnAllRows(Training):
     Results are those of the training before, with the weights that this one leads to.
     """
 
+    is_on_all_rows = True
+
     def __init__(self, before: Training, jobs: Sequence[Job]) -> None:
         self._before = before.results()
         self.n_rounds_before = max(len(result.training_bounds) for result in self._before)
@@ -213,7 +215,7 @@ def _go_through(training: Training, jobs: Sequence[Job], how: _How) -> None:
     for watches in training.rounds():
         if how.stop.is_set():
             raise KeyboardInterrupt
-        if not isinstance(training, OnAllRows):
+        if not training.is_on_all_rows:
             _give_up(jobs, watches)
         if how.report is not None:
             how.report(jobs, training)

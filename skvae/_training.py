@@ -67,6 +67,9 @@ class Trained(NamedTuple):
 class Training:
     """Runs being trained. ``rounds`` does the work, ``results`` may be asked at any time."""
 
+    is_on_all_rows = False  # whether it goes on from another one, on the rows for validation too
+    n_rounds_before = 0  # that one's
+
     def __init__(self, runs: Sequence[Run], x: Rows, c: Tensor) -> None:
         """``x`` (N, D) and ``c`` (N, C) are on the device of the runs' models."""
         self.watches = [Watch(run) for run in runs]

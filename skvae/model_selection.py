@@ -28,7 +28,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skvae._deferred import Deferrable, FitCache, FitQueue, TaskCaches, hashed
 from skvae._docs import LinksToDocs
-from skvae._fitting import OnAllRows, Outcome, fit_together
+from skvae._fitting import Outcome, fit_together
 from skvae._preparing import Job, Request
 from skvae._sklearn import BaseSearchCV, Interval, checked_cv, fit_and_score
 from skvae._training import Training
@@ -590,7 +590,7 @@ class _Teller:
         watches = training.watches
         if training not in self._begun:
             self._begun[training] = time.perf_counter()
-            rows = ", validation rows included" if isinstance(training, OnAllRows) else ""
+            rows = ", validation rows included" if training.is_on_all_rows else ""
             print(
                 f"[{self._name}] training {len(jobs)} fits{rows}, {len(watches)} models, at once "
                 f"on {jobs[0].x.device}"

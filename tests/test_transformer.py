@@ -394,7 +394,7 @@ def test_a_start_that_cannot_be_chosen_any_more_is_given_up(monkeypatch):
 
     def counted(self):
         yield from plain(self)
-        if not isinstance(self, _fitting.OnAllRows):
+        if not self.is_on_all_rows:
             rounds.append([len(watch.training_bounds) for watch in self.watches])
 
     monkeypatch.setattr(Training, "rounds", counted)
