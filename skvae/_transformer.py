@@ -192,8 +192,7 @@ class VAETransformer(BaseVAE):
             with missing cells, a model fitted on complete rows gives the mode of
             p(z | observed cells).
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="transform")
+        X = self._validated(X, "transform")
         return self._output(self._answers.means(X, None), X)
 
     def posterior(self, X: Any) -> PosteriorMoments:
@@ -209,8 +208,7 @@ class VAETransformer(BaseVAE):
         moments : PosteriorMoments
             Named tuple ``(mean, std)`` of ndarrays of shape (n_samples, n_components).
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="posterior")
+        X = self._validated(X, "posterior")
         return self._posterior_of(X, None)
 
     def inverse_transform(
@@ -267,8 +265,7 @@ class VAETransformer(BaseVAE):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             Of the kind that `inverse_transform` gives.
         """
-        check_is_fitted(self)
-        x, _ = self._read(X, reset=False, method="impute")
+        x = self._validated(X, "impute")
         means = self._answers.imputed(x, None, self._check_count(n_draws))
         return self._rows(means, x, is_mean=True, completed=X)
 
@@ -303,8 +300,7 @@ class VAETransformer(BaseVAE):
         copies : list of ndarrays or DataFrames of shape (n_samples, n_features)
             `n_imputations` of them, of the kind that `inverse_transform` gives.
         """
-        check_is_fitted(self)
-        x, _ = self._read(X, reset=False, method="sample_missing")
+        x = self._validated(X, "sample_missing")
         copies = self._resampled(x, None, n_imputations, n_draws, random_state)
         return [self._rows(copy, x, is_mean=False, completed=X) for copy in copies]
 
@@ -367,8 +363,7 @@ class VAETransformer(BaseVAE):
         log_likelihood : ndarray of shape (n_samples,)
             In nats.
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="score_samples")
+        X = self._validated(X, "score_samples")
         n_draws = self._check_count(n_draws)
         return self._output(self._answers.log_likelihood(X, None, n_draws), X)
 
@@ -405,8 +400,7 @@ class VAETransformer(BaseVAE):
             Named tuple ``(elbo, reconstruction, kl)`` of ndarrays of shape (n_samples,), in
             nats: E_q[log p(x|z)] - KL[q(z|x) || p(z)], and these two terms.
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="elbo")
+        X = self._validated(X, "elbo")
         return self._elbo_of(X, None, n_draws)
 
     def effective_sample_size(self, X: Any, *, n_draws: int = 128) -> Any:
@@ -427,8 +421,7 @@ class VAETransformer(BaseVAE):
         effective_sample_size : ndarray of shape (n_samples,)
             Between 1 and `n_draws`.
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="effective_sample_size")
+        X = self._validated(X, "effective_sample_size")
         n_draws = self._check_count(n_draws)
         return self._output(self._answers.effective_sample_size(X, None, n_draws), X)
 
@@ -451,6 +444,10 @@ class VAETransformer(BaseVAE):
         kl : float
             In nats.
         """
-        check_is_fitted(self)
-        X, _ = self._read(X, reset=False, method="marginal_kl")
+        X = self._validated(X, "marginal_kl")
         return self._answers.marginal_kl(X, None, self._check_count(n_draws))
+
+    def _validated(self, X: Any, method: str) -> Any:
+        """X as a float array, for a method of a fitted model."""
+        check_is_fitted(self)
+        return self._read(X, reset=False, method=method)[0]

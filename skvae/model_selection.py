@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import joblib
@@ -94,9 +94,30 @@ _CONSTRAINTS: dict[str, list[Any]] = {
 
 
 class _TrainsTogether(LinksToDocs):
-    """What `_Running` has from scikit-learn's fit, and that has from it."""
+    """The fit of both searches: what `_Running` has from scikit-learn's, and that has from it."""
 
     _running: _Running
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Search: train, score and rank all candidates, and fit the best on all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,), default=None
+            What the estimator is given as y, and scores are computed with.
+        **params : dict of str to object
+            For the ``fit`` of the estimator, the splitter and the scorers, as
+            scikit-learn routes them; a ``condition`` is sliced for each fold.
+
+        Returns
+        -------
+        self : object
+            The search, with the results of all candidates.
+        """
+        with _Running(self, X, y) as self._running:
+            return super().fit(X, y, **params)  # type: ignore[misc]
 
     def _get_routed_params_for_fit(self, params: Any) -> Any:
         self._running.params = super()._get_routed_params_for_fit(params)  # type: ignore[misc]
@@ -171,24 +192,6 @@ class GridSearchCV(_TrainsTogether, model_selection.GridSearchCV):
             return_train_score=return_train_score,
         )
         self.memory_limit = memory_limit
-
-    def fit(self, X: Any, y: Any = None, **params: Any) -> GridSearchCV:
-        """Search: train, score and rank all candidates, and fit the best on all rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,), default=None
-        **params : dict of str to object
-            For the ``fit`` of the estimator, the splitter and the scorers, as
-            scikit-learn routes them; a ``condition`` is sliced for each fold.
-
-        Returns
-        -------
-        self : GridSearchCV
-        """
-        with _Running(self, X, y) as self._running:
-            return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
         self._running.run(ParameterGrid(self.param_grid), evaluate_candidates, callback_ctx)
@@ -265,24 +268,6 @@ class RandomizedSearchCV(_TrainsTogether, model_selection.RandomizedSearchCV):
             return_train_score=return_train_score,
         )
         self.memory_limit = memory_limit
-
-    def fit(self, X: Any, y: Any = None, **params: Any) -> RandomizedSearchCV:
-        """Search: train, score and rank all candidates, and fit the best on all rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,), default=None
-        **params : dict of str to object
-            For the ``fit`` of the estimator, the splitter and the scorers, as
-            scikit-learn routes them; a ``condition`` is sliced for each fold.
-
-        Returns
-        -------
-        self : RandomizedSearchCV
-        """
-        with _Running(self, X, y) as self._running:
-            return super().fit(X, y, **params)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
         candidates = ParameterSampler(
