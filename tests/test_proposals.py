@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from test_linear import solution, table, vae_of, with_exact_posterior
 from test_missing import folded
+from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,8 +21,8 @@ from skvae._inference import elbo_terms, scores
 from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 from skvae._networks import ACTIVATIONS
-from skvae._proposals import _log_joint, _slope
-from skvae._vae import VAE, Architecture, log_prob_observed
+from skvae._proposals import Laplace, Proposal, _log_joint, _slope
+from skvae._vae import VAE, Architecture, Posterior, log_prob_observed
 
 NO_CONDITION = torch.empty(10_000, 0, dtype=torch.float64)
 
@@ -146,6 +147,83 @@ def test_a_step_is_by_gradient_and_expected_curvature(likelihood, noise):
     weights = (mask * vae.decode(z[None], c).information[0])[0, :, :, None]
     curvature = of_row.mT @ (weights * of_row) + torch.eye(3).double()
     torch.testing.assert_close((root @ root.mT)[0], curvature.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_normal_about_a_mode_is_torchs():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(1, 5, 3, 3, generator=generator).double().tril()
+    root.diagonal(dim1=-2, dim2=-1).abs_().add_(0.5)
+    normal = Laplace(torch.randn(1, 5, 3, generator=generator).double(), root)
+    expected = MultivariateNormal(normal.loc, precision_matrix=root @ root.mT)
+    z = torch.randn(4, 1, 5, 3, generator=generator).double()
+    constant = 1.5 * np.log(2 * np.pi)  # of three components
+    torch.testing.assert_close(normal.log_density(z) - constant, expected.log_prob(z))
+    torch.testing.assert_close(
+        normal.log_peak - constant, expected.log_prob(normal.loc), check_stride=False
+    )
+    torch.testing.assert_close(normal.uncorrelated().loc, expected.mean)
+    torch.testing.assert_close(normal.uncorrelated().log_scale.exp().square(), expected.variance)
+    # Noise of one component at a time: the columns of a root of the covariance.
+    ways = normal.rsample(torch.eye(3).double()[:, None, None]) - normal.loc
+    torch.testing.assert_close(
+        torch.einsum("skbi,skbj->kbij", ways, ways), expected.covariance_matrix
+    )
+
+
+@pytest.mark.parametrize("has_rest", [False, True])
+@pytest.mark.parametrize("n_draws", [1, 2, 3, 5, 8])
+def test_draws_have_the_density_of_the_mixture(n_draws, has_rest):
+    """Half are about the mode, the rest from q, or with holes half of these from the third."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normals(*shape):
+        return torch.randn(*shape, generator=generator).double()
+
+    q, rest = (Posterior(normals(1, 4, 2), 0.3 * normals(1, 4, 2)) for _ in range(2))
+    root = normals(1, 4, 2, 2).tril()
+    root.diagonal(dim1=-2, dim2=-1).abs_().add_(0.5)
+    mode = Laplace(normals(1, 4, 2), root)
+    z, log_density = Proposal(q, mode, rest if has_rest else None).drawn(normals(n_draws, 2))
+    parts = [MultivariateNormal(mode.loc, precision_matrix=root @ root.mT)]
+    parts += [Independent(Normal(p.loc, p.log_scale.exp()), 1) for p in (q, rest)]
+    n_rest = n_draws // 4 if has_rest else 0
+    shares = torch.tensor([n_draws - n_draws // 2, n_draws // 2 - n_rest, n_rest]) / n_draws
+    each = torch.stack([part.log_prob(z) for part in parts])
+    expected = (shares.double().log()[:, None, None, None] + each).logsumexp(0)
+    # The density is without the constant of a normal of two components.
+    torch.testing.assert_close(log_density - np.log(2 * np.pi), expected)
+
+
+@pytest.mark.parametrize("sees_mask", [True, False])
+def test_beside_rows_with_holes_a_complete_one_is_as_alone(sees_mask):
+    vae, generator = all_random(Architecture(4, 2, 0, (5,), sees_mask=sees_mask))
+    z, c, x = drawn_rows(vae, 6, generator)
+    mask = torch.ones_like(x)
+    mask[0, ::2, 1:3] = 0.0
+    x, is_complete = torch.cat((x * mask, mask), 2), mask.all(2)[0]
+    with torch.no_grad():
+        encoded = vae.encode(x, c)
+        together = Proposal.of(vae, x, c, 100)
+        for_holes = Proposal.of(vae, x, c, 100, only_holes=True)
+    for part in (for_holes.q, for_holes.rest, together.q, together.rest):
+        for ours, own in zip(part, encoded, strict=True):
+            torch.testing.assert_close(ours[:, is_complete], own[:, is_complete], rtol=0, atol=0)
+    # Where a mode is not asked for its normal is q as well.
+    own = Posterior(*(t[:, is_complete] for t in encoded))
+    alike = Laplace(*(t[:, is_complete] for t in for_holes.mode))
+    z = z[None, :, is_complete]
+    torch.testing.assert_close(alike.log_density(z), own.log_density(z))
+    for rows in (is_complete, ~is_complete):
+        with torch.no_grad():
+            alone = Proposal.of(vae, x[:, rows], c[:, rows], 100)
+        torch.testing.assert_close(
+            [*alone.q, *alone.mode], [t[:, rows] for t in (*together.q, *together.mode)]
+        )
+    # With holes q is the encoder's where that knows of them, and the third part is the prior.
+    q_of_holes, expected = together.q, encoded if sees_mask else together.mode.uncorrelated()
+    for ours, own in zip(q_of_holes, expected, strict=True):
+        torch.testing.assert_close(ours[:, ~is_complete], own[:, ~is_complete], rtol=0, atol=0)
+    assert not torch.stack([*together.rest])[:, :, ~is_complete].any()
 
 
 @pytest.fixture(scope="module")
