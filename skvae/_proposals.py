@@ -163,7 +163,7 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
         for part in _PARTS:
             tried = at[:, left] + part * step
             value = _log_joint(exact, tried, *(some[:, left] for some in precise))
-            is_better = (value > best[:, left])[0]
+            is_better = (value > best[:, left])[0]  # not where a step or a value overflows to NaN
             better = left[is_better]
             at[:, better], best[:, better] = tried[:, is_better], value[:, is_better]
             left, step = left[~is_better], step[:, ~is_better]
@@ -178,8 +178,7 @@ def _about_mode(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> Lapla
 def _log_joint(model: VAE, z: Tensor, x: Tensor, c: Tensor) -> Tensor:
     """log p(x|z, c) + log p(z) of z (1, B, Z), but for a constant and what is missing, (1, B)."""
     p = model.decode(z[None], c, log_exposure(x, model.architecture))
-    log_joint = log_prob_observed(p, x, model.architecture)[0] - 0.5 * z.square().sum(-1)
-    return log_joint.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    return log_prob_observed(p, x, model.architecture)[0] - 0.5 * z.square().sum(-1)
 
 
 def _step(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -188,7 +187,7 @@ def _step(model: VAE, z: Tensor, x: Tensor, c: Tensor, size: int) -> tuple[Tenso
     for some in torch.arange(z.shape[1], device=z.device).split(max(1, size // (1 + z.shape[-1]))):
         gradient, root = _slope(model, z[:, some], x[:, some], c[:, some])
         step = torch.cholesky_solve(gradient[..., None].double(), root)[..., 0]
-        steps.append(step.nan_to_num(0.0, 0.0, 0.0).to(z.dtype))
+        steps.append(step.to(z.dtype))
         roots.append(root.to(z.dtype))
     return torch.cat(steps, 1), torch.cat(roots, 1)
 

@@ -311,6 +311,32 @@ def test_curvature_beyond_all_numbers_is_none(weight):
     assert not found.isnan().any()
 
 
+@pytest.mark.parametrize("n_components", [1, 2])
+def test_where_the_curvature_is_infinite_the_prior_serves(n_components):
+    """Bits that are steps of z: all are 1 on one side of 0, and p(x) is the half of it."""
+    vae = VAE(Architecture(5, n_components, 0, (), likelihood="bernoulli")).double()
+    with torch.no_grad():
+        vae.decoder.linear.weight.fill_(1e160)
+    found = scored(vae, torch.ones(1, 5, dtype=torch.float64), 1024).log_likelihood.item()
+    # Of the 512 draws from q, the prior here, a half but for some.
+    assert found == pytest.approx(np.log(0.5), abs=0.05)
+
+
+@pytest.mark.parametrize("n_features", range(2, 9))
+def test_a_curvature_that_rounding_leaves_without_a_root_loses_no_row(n_features):
+    """Of two components that do the same; q, the prior here, has densities at its draws."""
+    vae = VAE(Architecture(n_features, 2, 0, ())).double()
+    with torch.no_grad():
+        vae.decoder.linear.weight.fill_(1e20)
+    x = torch.ones(1, n_features, dtype=torch.float64)
+    found, by_encoder = (
+        scored(vae, x, 64, only_holes=only_holes).log_likelihood.item()
+        for only_holes in (False, True)
+    )
+    # Both are negative, and the same but for rounding where the prior takes the mode's place.
+    assert found >= (1 + 1e-9) * by_encoder > -np.inf
+
+
 @pytest.mark.parametrize("n_draws", range(1, 8))
 def test_few_draws_are_shared_as_many_are(n_draws):
     fit, *model = solution("factor_analysis", "wine", 2)
