@@ -520,7 +520,7 @@ class Categorical(Likelihood):
     def sample(self, generator: torch.Generator) -> Tensor:
         # Gumbel's trick: the largest of log p + noise is a draw.
         uniform = drawn(torch.rand, self.logit, generator)
-        noise = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
+        noise = -torch.log(-torch.log(uniform))  # -inf at 0: never the largest
         noisy = self._log_share + noise
         by_variable, of_column = self._by_variable(noisy)
         return (noisy == by_variable.amax(-1).index_select(-1, of_column)).to(noisy.dtype)
@@ -623,7 +623,8 @@ def drawn_gamma(shape: Tensor, generator: torch.Generator) -> Tensor:
         some = d[waits]
         normal = drawn(torch.randn, some, generator)
         cube = (1 + normal / (9 * some).sqrt()) ** 3
-        bound = 0.5 * normal.square() + some * (1 - cube + cube.clamp(min=0).log())
+        # Of a cube below 0 the logarithm is NaN: it is not accepted.
+        bound = 0.5 * normal.square() + some * (1 - cube + cube.log())
         accepted = drawn(torch.rand, some, generator).log() < bound
         gamma[waits] = torch.where(accepted, some * cube, torch.nan)
         waits = gamma.isnan() & d.isfinite()

@@ -225,6 +225,19 @@ def test_gradient_of_nearly_poisson_counts_keeps_its_digits(mean, overdispersion
     assert gradient(torch.float32) == pytest.approx(gradient(torch.float64), rel=0.1, abs=1e-8)
 
 
+def test_gradient_of_counts_that_vary_much_keeps_its_digits():
+    """In the mean, in float32: where that is far above r, r / (r + mean) is no digit beside 1."""
+    x, outputs = torch.tensor([0.0, 1e8, 3e9]), (torch.tensor([18.0] * 3), torch.tensor([5.0] * 3))
+
+    def gradient(dtype):
+        cast = [output.to(dtype) for output in outputs]
+        ones = torch.ones(3, dtype=dtype)
+        return NegativeBinomial.of(*cast).gradients(cast, x.to(dtype), ones)[0]
+
+    # Roundings of exp(18 + 5).
+    np.testing.assert_allclose(gradient(torch.float32), gradient(torch.float64), rtol=1e-5)
+
+
 def test_the_ceiling_of_the_variance_is_passed_over():
     """Beyond it autograd finds nothing; the gradient by hand leads back."""
     one, raw = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 99.0)
@@ -253,11 +266,20 @@ def test_start_is_finite_at_the_ends(name):
     start = family.start(ends, torch.zeros_like(ends))
     assert all(output.isfinite().all() for output in start)
     assert family.of(*start).log_prob(ends).isfinite().all()
+    assert family.slope(ends).isfinite().all()
+
+
+def test_a_start_is_not_overdispersed_beyond_measure():
+    """A count that is nearly always 0 varies by far more than its mean squared."""
+    mean, variance = torch.tensor([1e-2]), torch.tensor([10.0])
+    start = NegativeBinomial.of(*NegativeBinomial.start(mean, variance))
+    # Roundings of float32.
+    torch.testing.assert_close(start.variance, mean + 100 * mean.square())
 
 
 @each_family
 def test_extreme_outputs_stay_finite(name):
-    """In float32, as training is, density and gradient survive any decoder output."""
+    """In float32, as training is, density, gradient and curvature survive any decoder output."""
     family = LIKELIHOODS[name]
     outputs = [
         torch.tensor([-1e3, 1e3, 0.0, 0.0]).roll(2 * i).requires_grad_()
@@ -268,7 +290,10 @@ def test_extreme_outputs_stay_finite(name):
     by_autograd = torch.autograd.grad(density.sum(), outputs)
     leaves = [output.detach() for output in outputs]
     by_hand = family.of(*leaves).gradients(leaves, x, torch.ones(()))
+    p = family.of(*leaves)
+    of_mean = p.slopes_of_mean(leaves, [torch.ones(4)])
     assert density.isfinite().all()
+    assert (of_mean * p.information * of_mean).isfinite().all()
     assert all(gradient.isfinite().all() for gradient in (*by_autograd, *by_hand))
 
 
@@ -281,6 +306,22 @@ def test_slope_is_that_of_the_start(name):
     slope = (ends[0] - ends[1]) / (2 * step)
     # Relative errors of (step / mean)^2, and of rounding over the step.
     np.testing.assert_allclose(family.slope(mean), slope, rtol=1e-6)
+
+
+@each_family
+def test_information_is_the_mean_square_of_the_slope_of_the_log_density(name):
+    """Fisher's, along a direction of the first outputs, by quadrature."""
+    outputs, direction, (x, weight) = CASES[name].outputs, uniform(-1, 1, 5), grid(name)
+    leaves = [output.expand(x.shape).clone().requires_grad_() for output in outputs]
+    log_prob = LIKELIHOODS[name].of(*leaves).log_prob(x)
+    slope = torch.autograd.grad(log_prob.sum(), leaves[0])[0] * direction
+    p = made(name)
+    found = p.slopes_of_mean(outputs, [direction]).square() * p.information
+    if name == "categorical":  # of all its columns together
+        slope, found = slope.sum(-1), found.sum(-1)
+    expected = (density(name, x).exp() * slope.square() * weight).sum(0)
+    # What lies beyond the grid has 1e-14 of the mass, and squares of up to a thousand.
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @each_family
@@ -324,6 +365,13 @@ def test_gamma_draws_are_scipys(shape):
     )
     # By chance one of a thousand seeds; the seed is fixed.
     assert stats.kstest(draws.numpy(), stats.gamma(shape).cdf).pvalue > 1e-3
+
+
+def test_a_gamma_of_a_shape_that_is_no_number_is_none():
+    """As a decoder's outputs may be, of rows far out: others are drawn all the same."""
+    shape = torch.tensor([math.nan, math.inf, 1.0, 0.1])
+    draws = drawn_gamma(shape, torch.Generator().manual_seed(0))
+    assert draws.isfinite().tolist() == [False, False, True, True]
 
 
 def test_variables_of_a_categorical_do_not_see_each_other():
