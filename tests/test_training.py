@@ -632,6 +632,26 @@ def test_adam_is_torchs(monkeypatch, numbers_a_tensor, way, alpha):
                 torch.testing.assert_close(state[part][name][k], value[0], rtol=0, atol=1e-11)
 
 
+def test_the_ways_of_a_step_take_turns(monkeypatch):
+    """Models whose rates part, as a schedule has them do, and meet again."""
+
+    def stepped(numbers_a_tensor):
+        monkeypatch.setattr("skvae._adam._NUMBERS_A_TENSOR", numbers_a_tensor)
+        model = stack([lone(i, 2, (4,)) for i in range(2)])
+        adam = Adam(model, X.new_zeros(2), 5)
+        generator = torch.Generator().manual_seed(0)
+        for rates in ([1e-2, 1e-2], [1e-2, 3e-3], [3e-3, 3e-3]):
+            adam.plan(X.new_tensor(rates))
+            for _ in range(5):
+                for parameter in model.parameters():
+                    parameter.grad.normal_(generator=generator)
+                adam.step()
+        return adam.flat
+
+    # Fifteen steps of roundings, of numbers near 1.
+    torch.testing.assert_close(stepped(math.inf), stepped(0), rtol=0, atol=1e-12)
+
+
 def warmed_up(step, state, device):
     """What `capture` does on CUDA before it records, here on the CPU."""
     saved = [tensor.clone() for tensor in state]
