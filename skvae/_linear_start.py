@@ -221,7 +221,7 @@ def _ppca(
     n_left = max(1, len(total) - n_components)
     left = (total.sum() - values.sum()) / n_left
     given = left.clamp(min=floor) if isinstance(noise, str) else total.new_tensor(noise)
-    return vectors * (values - given).clamp(min=0).sqrt(), given.expand_as(total).clone()
+    return vectors * (values - given).clamp(min=0).sqrt(), given.expand_as(total)
 
 
 def _factor_analysis(
@@ -260,8 +260,7 @@ def _with_posterior(
     information, rotation = information.flip(0).clamp(min=0), rotation.flip(1)
     loadings = loadings @ rotation
     # The sign of a component is free: its largest loading is positive.
-    if loadings.numel():
-        largest = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
-        loadings = torch.where(largest < 0, -loadings, loadings)
+    largest = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
+    loadings = torch.where(largest < 0, -loadings, loadings)
     gain = (loadings / variance[:, None]).T / (1 + information)[:, None]
     return LinearModel(coefficients, mean, loadings, variance, gain, (1 + information).rsqrt())

@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
 from skvae._bounds import elbo, importance_weighted
-from skvae._linear_start import LinearModel, linear_model
+from skvae._linear_start import LinearModel, _positive, linear_model
 from skvae._vae import VAE, Architecture
 
 FLOOR = 1e-6
@@ -230,6 +230,15 @@ def test_conditions_are_regressed_out(kind, noise):
     np.testing.assert_allclose(weights, np.tile(log_density(model, X, C), (7, 1)), atol=1e-9)
 
 
+def test_a_condition_that_never_changes_explains_nothing():
+    """A category of which the rows to train on have none, for instance."""
+    X, C = conditioned("numbers")
+    without, beside = (fitted(X, 2, "feature", c) for c in (C, np.hstack([C, np.zeros((300, 1))])))
+    assert (beside.coefficients[2] == 0).all()
+    for ours, expected in zip(beside[1:], without[1:], strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-10)  # the same sums
+
+
 def wide(n=50, d=600, q=5):
     rng = np.random.default_rng(0)
     return rng.normal(size=(n, q)) @ rng.normal(size=(q, d)) + 0.5 * rng.normal(size=(n, d)) + 3
@@ -251,6 +260,24 @@ def test_many_columns_come_near_the_exact_solution(q):
     assert best - 0.01 < ours < best + 1e-8
     assert ours > fit.score(X)
     assert log_density(fitted(X, q, "feature"), X).mean() > ours
+
+
+def test_conditions_are_regressed_out_of_many_columns():
+    """All that they explain: what is left is as good as if they had been taken away before."""
+    X, C = conditioned("numbers", d=600)
+    model, left = fitted(X, 2, "feature", C), X - LinearRegression().fit(C, X).predict(C)
+    alike = log_density(fitted(left, 2, "feature"), left).mean()
+    # The same random numbers; sums of 600 columns, and the tiny ridge.
+    assert log_density(model, X, C).mean() == pytest.approx(alike, abs=1e-4)
+
+
+@pytest.mark.parametrize(("bound", "value"), [("_MAX_ROWS", 4), ("_MAX_NUMBERS", 4 * 600)])
+def test_of_many_columns_so_many_rows_are_enough(bound, value, monkeypatch):
+    """They have no more components than rows."""
+    monkeypatch.setattr(f"skvae._linear_start.{bound}", value)
+    model = fitted(wide(), 10, "feature")
+    assert model.loadings.shape == (600, 4)
+    assert all(field.isfinite().all() for field in model)
 
 
 def test_many_columns_of_a_low_rank_are_exact():
@@ -290,6 +317,55 @@ def test_no_variance_falls_below_the_floor(noise):
     model = fitted(X, 2, noise, floor=1e-3)
     assert (model.noise_variance >= 1e-3).all()
     assert all(field.isfinite().all() for field in model)
+
+
+def test_the_start_at_pca_leaves_every_column_some_variance():
+    """A hundredth, above any floor: columns that the components explain wholly."""
+    X = np.repeat(np.random.default_rng(0).normal(size=(100, 1)), 4, axis=1)
+    np.testing.assert_array_equal(fitted(X, 2, "feature", method="pca").noise_variance, 1e-2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_as_many_components_as_columns_leave_the_floor(seed):
+    X = np.random.default_rng(seed).normal(size=(50, 3))
+    model = fitted(X, 3, "shared", floor=1e-3)
+    np.testing.assert_array_equal(model.noise_variance, 1e-3)
+    # W W' and the floor are the covariance.
+    covariance = model.loadings @ model.loadings.T + 1e-3 * torch.eye(3).double()
+    np.testing.assert_allclose(covariance, np.cov(X.T, bias=True), atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["pca", "factor_analysis"])
+def test_one_column_has_one_component(method):
+    model = fitted(table("wine")[:, :1], 2, "feature", method=method)
+    assert model.loadings.shape == (1, 1)
+    assert all(field.isfinite().all() for field in model)
+
+
+def test_a_column_without_variance_is_left_alone():
+    X = np.column_stack([table("wine")[:, :4], np.full(178, 3.0)])
+    model = fitted(X, 2, "feature", floor=1e-3)
+    assert model.noise_variance[4] == 1e-3
+    assert (model.loadings[4] == 0).all()
+    for ours, expected in zip(model[2:4], fitted(X[:, :4], 2, "feature")[2:4], strict=True):
+        np.testing.assert_allclose(ours[:4], expected, rtol=1e-6)  # as iterations converge
+
+
+def test_moments_by_pairs_are_made_those_of_a_table():
+    """Three columns of which each pair is all but opposite: there are no such numbers."""
+    scale = torch.tensor([1.0, 1e3, 1e-3, 0.0]).double()
+    correlations = torch.eye(4).double()
+    correlations[:3, :3] -= 0.9 * (1 - torch.eye(3).double())
+    impossible = correlations * scale * scale[:, None]
+    found = _positive(impossible)
+    torch.testing.assert_close(found.diagonal(), impossible.diagonal())
+    ours = (found / scale / scale[:, None])[:3, :3]
+    torch.testing.assert_close(ours, ours.mT)
+    assert torch.linalg.eigvalsh(ours)[0] > 1e-4
+    assert (found[3].abs() < 1e-300).all()  # as good as none
+    # What is possible stays.
+    possible = torch.eye(2).double() + 0.5
+    assert torch.equal(_positive(possible), possible)
 
 
 @pytest.mark.parametrize("noise", ["shared", "feature"])
