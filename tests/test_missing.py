@@ -22,7 +22,7 @@ from skvae._bounds import ELBO
 from skvae._gradient import Gradient
 from skvae._inference import expected, scores
 from skvae._likelihoods import VARIANCE_FLOOR
-from skvae._linear_start import _regression
+from skvae._linear_start import _regression, linear_model
 from skvae._vae import VAE, Architecture
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV
@@ -279,6 +279,36 @@ def test_moments_of_the_start_are_over_what_is_there(n_conditions):
     )
     left = products[n_conditions:, n_conditions:] - cx.T @ coefficients.numpy()
     np.testing.assert_allclose(covariance, left, rtol=1e-6, atol=1e-12)
+
+
+def test_pairs_that_contradict_each_other_leave_a_covariance():
+    """Each two of three columns are opposite where both are there; a fourth is met by none."""
+    value = torch.randn(60, generator=torch.Generator().manual_seed(0)).double()
+    there = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1]]).double()
+    signs = torch.tensor([[1, -1, 0, 0], [0, 1, -1, 0], [-1, 0, 1, 0], [0, 0, 0, 1]]).double()
+    x = torch.cat((value[:, None] * signs.repeat(15, 1), there.repeat(15, 1)), 1)
+    covariance = _regression(x, x[:, :0], lambda rows: rows.chunk(2, 1))[2]
+    assert torch.linalg.eigvalsh(covariance)[0] > 0
+    assert (covariance[3, :3] == 0).all()
+
+
+@pytest.mark.parametrize("n_conditions", [0, 1])
+def test_where_columns_lie_does_not_matter_to_a_start_of_many(n_conditions, monkeypatch):
+    """A missing cell is one at the mean, given the condition."""
+    monkeypatch.setattr("skvae._linear_start._MAX_COVARIANCE", 3)
+    c = torch.from_numpy(np.random.default_rng(0).normal(size=(len(X), n_conditions)))
+
+    def start(shift):
+        x = torch.from_numpy(np.hstack([np.where(HOLES, 0, X + shift), ~HOLES]))
+        return linear_model(
+            x, c, 2, "feature", method="factor_analysis", floor=1e-6,
+            generator=torch.Generator().manual_seed(0), read=lambda rows: rows.chunk(2, 1),
+        )  # fmt: skip
+
+    here, there = start(0), start(100)
+    np.testing.assert_allclose(there.mean, here.mean + 100, rtol=1e-10)
+    for shifted, plain in zip(there[2:], here[2:], strict=True):
+        np.testing.assert_allclose(shifted, plain, atol=1e-8)  # digits that the shift takes
 
 
 def test_what_is_learned_is_of_use():
