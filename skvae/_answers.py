@@ -170,7 +170,7 @@ class Answers:
     def prior_draws(self, n: int, generator: torch.Generator) -> Tensor:
         """z ~ p(z), (n, Z)."""
         shape = (n, self.fitted.model.architecture.n_components)
-        dtype = getattr(torch, self.fitted.dtype)
+        dtype = self.fitted.torch_dtype
         return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
 
     def drawn(

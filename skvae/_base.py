@@ -61,8 +61,6 @@ _ARRAYS = ("kl_per_component_", "noise_variance_", "condition_prior_")
 # A given variance has to be well above the floor, which is added to what is learned.
 _LEAST_VARIANCE = 1e-5
 
-_DTYPES = {"float64": torch.float64, "float32": torch.float32}
-
 
 class PosteriorMoments(NamedTuple):
     """Means and standard deviations of q(z|x), both ``(n_rows, n_components)``."""
@@ -277,7 +275,7 @@ class BaseVAE(
         previous = job.previous
         if previous is not None and fitted.n_steps == previous.n_steps:
             fitted = replace(fitted, n_vain=previous.n_vain + 1)
-        like, dtype = job.request.X, _DTYPES[fitted.dtype]
+        like, dtype = job.request.X, fitted.torch_dtype
         found = {
             "_fitted": fitted,
             "_n_features_out": fitted.model.architecture.n_components,

@@ -658,6 +658,7 @@ class ConditionalVAE(BaseVAE):
         method = "partial_fit" if is_partial else "fit"
         X, in_columns, table = self._split_columns(X, reset=not goes_on, method=method)
         n_rows = X.shape[0]
+        is_told = not self._is_noted  # else the fit that is evaluated warns of the condition
         if condition is not None and in_columns is not None:
             raise ValueError(
                 f"condition= was given, and condition_columns={self.condition_columns!r} "
@@ -672,8 +673,7 @@ class ConditionalVAE(BaseVAE):
             source, values = "keyword", read_condition(condition, n_rows)
             kinds = kinds_of(condition, values)
         elif y is not None:
-            # The fit that is evaluated will say what is to be said of y.
-            source, values = "target", read_target(y, n_rows, warn=not self._is_noted)
+            source, values = "target", read_target(y, n_rows, warn=is_told)
             kinds = kinds_of_target(y, values)
         else:
             raise ValueError(
@@ -683,7 +683,7 @@ class ConditionalVAE(BaseVAE):
             )
         if goes_on:  # whether score(X, y) is given y is settled
             source = self._source
-        elif not self._is_noted:
+        elif is_told:
             warn_of_many_labels(values, kinds)
         self._fit(
             X,

@@ -21,6 +21,8 @@ from skvae._networks import ACTIVATIONS
 from skvae._tables import Table
 from skvae._vae import VAE, Architecture, cast, from_state
 
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
 # Of `Columns`.
 _TENSORS = ("shift", "scale", "varies", "totals")
 
@@ -45,6 +47,11 @@ class Fitted:
     def n_steps(self) -> int:
         """Those that led to this model."""
         return int(self.optimizer["n_steps"]["n_steps"])
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """That of fit's X."""
+        return _DTYPES[self.dtype]
 
     def model_in(self, dtype: torch.dtype) -> VAE:
         """The model with its weights in the dtype of X: inference keeps X's precision.
@@ -100,7 +107,7 @@ class Fitted:
         ):
             raise ValueError("its table is not that of its columns")
         conditions = _conditions(plain["conditions"], architecture.n_conditions)
-        if plain["dtype"] not in ("float32", "float64"):
+        if plain["dtype"] not in _DTYPES:
             raise ValueError(f"it has the dtype {plain['dtype']!r}")
         design = dict(plain["design"])
         _check_design(design, architecture, columns.families)

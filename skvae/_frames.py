@@ -28,7 +28,7 @@ _KINDS = {
 # Of polars: their cells are no single values.
 _NESTED = ("Struct", "List", "Array")
 
-# Likewise.
+# With what the dtypes of dates, times and spans of these begin, in numpy and in the libraries.
 _DATES = ("datetime", "timedelta", "period", "date", "time", "duration")
 
 
@@ -105,13 +105,15 @@ def check_names_differ(X: Any) -> None:
 def check_no_dates(X: Any) -> None:
     """Dates are no numbers, though numpy makes some of them: days or microseconds since 1970."""
     if library_of(X):
-        dtypes = [(name, str(dtype)) for name, dtype in zip(X.columns, X.dtypes, strict=True)]
+        names, dtypes = X.columns, list(X.dtypes)
     else:
         dtype = getattr(X, "dtype", None)
-        dtypes = [("x0", str(dtype))] if getattr(dtype, "kind", "") in ("m", "M") else []
-    for name, text in dtypes:
-        if text.lower().startswith(_DATES):
-            raise unknown_dtype(name, text)
+        names, dtypes = ["x0"], [dtype] if getattr(dtype, "kind", "") in ("m", "M") else []
+    # Of thousands of columns a few dtypes: to put each into words takes longer than a row's answer.
+    found = {dtype for dtype in set(dtypes) if str(dtype).lower().startswith(_DATES)}
+    if found:
+        first = next(i for i, dtype in enumerate(dtypes) if dtype in found)
+        raise unknown_dtype(names[first], str(dtypes[first]))
 
 
 def has_categories(X: Any) -> bool:

@@ -242,7 +242,7 @@ def _encoded(
 
 def _warn_of_constant_columns(estimator: BaseVAE, x: Rows, previous: Fitted) -> None:
     """Of those that are no part of the model, as they were constant, and are so no more."""
-    if found := previous.columns.no_longer_constant(x, getattr(torch, previous.dtype)):
+    if found := previous.columns.no_longer_constant(x, previous.torch_dtype):
         names = ", ".join(estimator._place(":", column) for column in found)
         warn_user(
             f"{names} had one value in the first fit, which made it no part of the model, and "

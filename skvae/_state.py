@@ -45,14 +45,14 @@ def opened(estimator: Any, state: Any) -> dict[str, Any]:
         )
     # Copies: what is read from a memory map must not hang on its file, and torch wants memory
     # that may be written to.
-    state = unmapped(state)
-    found = state.pop("_checksum")
-    if found != checksum(state):
+    content: dict[str, Any] = unmapped(state)
+    found = content.pop("_checksum")
+    if found != checksum(content):
         raise damaged(estimator, "its checksum does not match its content")
-    name = state.pop("_class")
+    name = content.pop("_class")
     if name != type(estimator).__name__:
         raise damaged(estimator, f"it is that of a {name}")
-    if state.pop("_version") != __version__:
+    if content.pop("_version") != __version__:
         warn_user(
             InconsistentVersionWarning(
                 estimator_name=name,
@@ -62,9 +62,8 @@ def opened(estimator: Any, state: Any) -> dict[str, Any]:
         )
         parameters = inspect.signature(type(estimator).__init__).parameters
         defaults = {name: parameter.default for name, parameter in parameters.items()}
-        missing = {name: defaults[name] for name in type(estimator)._get_param_names()}
-        return {**missing, **state}
-    return dict(state)
+        content = {name: defaults[name] for name in type(estimator)._get_param_names()} | content
+    return content
 
 
 def damaged(estimator: Any, finding: str) -> ValueError:
