@@ -9,6 +9,7 @@ from scipy import stats
 
 from skvae import VAETransformer
 from skvae._columns import Columns
+from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 
 few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -41,6 +42,21 @@ def explained(columns, encoded):
 
 def test_every_family_has_a_column():
     assert set(COLUMNS) == set(LIKELIHOODS)
+
+
+@few
+@given(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=7), st.integers(0, 99))
+def test_every_family_explains_its_own_columns(families, seed):
+    """Wherever they stand in X: as if there were no others."""
+    x = table(families, seed)
+    columns = columns_of(x, families)
+    encoded = explained(columns, columns.encoded(x, torch.float64, CPU).whole())
+    for name, places in named_columns(columns.likelihood):
+        own = [i for i, family in enumerate(families) if family == name]
+        alone = columns_of(x[:, own], [name] * len(own))
+        expected = explained(alone, alone.encoded(x[:, own], torch.float64, CPU).whole())
+        # Moments of several columns are summed in another order.
+        torch.testing.assert_close(encoded[:, places], expected, rtol=1e-12, atol=1e-12)
 
 
 @few

@@ -338,6 +338,20 @@ def test_labels_of_their_own_leave_rows_to_validate_by():
     assert model.best_validation_score_ is not None
 
 
+def test_without_a_label_cells_are_imputed_by_all_of_them():
+    """By p(c | what is observed), with the draws that this is asked with."""
+    rng = np.random.default_rng(1)
+    labels = np.where(rng.random(N) < 0.3, 1 - CODE, CODE)
+    model = ConditionalVAE(**SMALL).fit(X, labels)
+    holes = np.where(rng.random(X.shape) < 0.4, np.nan, X)
+    shares = model.condition_proba(holes, n_draws=32)
+    assert (shares.max(1) < 0.9).mean() > 0.5  # the label is in doubt, and not even
+    assert (np.abs(shares[:, 0] - 0.5) > 0.1).mean() > 0.5
+    each = [model.impute(holes, condition=np.full(N, c), n_draws=32) for c in model.classes_]
+    expected = sum(share[:, None] * rows for share, rows in zip(shares.T, each, strict=True))
+    np.testing.assert_allclose(model.impute(holes, n_draws=32), expected, rtol=1e-10)
+
+
 def test_masked_labels_are_missing():
     """As masked cells of X are; a mask without any changes nothing."""
     masked = np.ma.array(CODE, mask=np.arange(N) == 4)
