@@ -11,11 +11,14 @@ demo: $(VENV)/.demo
 claims: $(VENV)/.demo
 	$(RUN) examples/claims.py --output docs/claims.md
 
+# First those for a GPU, on a simulated one if there is none. With more threads each, the two
+# processes would only wait for each other.
 test: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2  # more threads would only wait for each other
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --simulated-cuda -m gpu
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
 # The site, in build/docs: build/docs/index.html is its first page. Needs no network.
 docs: $(VENV)/.docs

@@ -11,6 +11,24 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--simulated-cuda",
+        action="store_true",
+        help="simulate a CUDA device, if there is none: see tests/simulated_cuda.py",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--simulated-cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            import simulated_cuda
+
+            simulated_cuda.install()
+
+
 @pytest.fixture
 def ctrl_c_in_the_fourth_epoch(monkeypatch):
     """A user who has had enough: every fit gets three epochs, then a KeyboardInterrupt."""
