@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skvae import _inference as inference
 from skvae._checks import Place, check_support, check_totals
-from skvae._columns import Encoded
+from skvae._codec import Encoded
 from skvae._conditions import Values
 from skvae._fitted import Fitted
 from skvae._likelihoods import Likelihood
@@ -76,7 +76,7 @@ class Answers:
         else:
             noise = _noise(model, n_draws)
             log_likelihood = inference.scores(model, x, c, noise).log_likelihood
-        return log_likelihood + self.fitted.columns.log_jacobian(x).to(log_likelihood)
+        return log_likelihood + self.fitted.codec.log_jacobian(x).to(log_likelihood)
 
     def label_shares(self, X: Any, n_draws: int) -> Tensor:
         """p(c|x) of every combination of labels, (N, M)."""
@@ -94,7 +94,7 @@ class Answers:
         """E_q[log p(x|z)] in the units of X, and KL[q(z|x) || p(z)], (N,) each; labels likewise."""
         model, x, c = self._asked_with_likeliest(X, values, n_draws)
         reconstruction, kl = inference.elbo_terms(model, x, c, _noise(model, n_draws))
-        return reconstruction + self.fitted.columns.log_jacobian(x).to(reconstruction), kl
+        return reconstruction + self.fitted.codec.log_jacobian(x).to(reconstruction), kl
 
     def marginal_kl(self, X: Any, values: Values | None, n_draws: int) -> float:
         """KL[q(z) || p(z)] of the mean of q(z|x) over rows."""
@@ -109,22 +109,22 @@ class Answers:
     def imputed(self, X: Any, values: Values | None, n_draws: int) -> Tensor:
         """X (N, D) with E[x|what is observed] where cells are missing."""
         model, x, c = self._asked(X, values)
-        noise, columns = _noise(model, n_draws), self.fitted.columns
+        noise, codec = _noise(model, n_draws), self.fitted.codec
         if c is not None:
-            means, _ = inference.expected(model, x, c, noise, columns.mean)
-            return _completed(x, columns.decode(means, noise.dtype, is_mean=True))
+            means, _ = inference.expected(model, x, c, noise, codec.mean)
+            return _completed(x, codec.decode(means, noise.dtype, is_mean=True))
         # The mean over p(c|x), one label at a time.
         means, log_total = noise.new_zeros(()), noise.new_full((len(x),), -torch.inf)
         for m, log_prior in enumerate(self.fitted.conditions.log_prior.tolist()):
             of_label = self._combination(m, len(x), noise)
-            given, log_px = inference.expected(model, x, of_label, noise, columns.mean)
+            given, log_px = inference.expected(model, x, of_label, noise, codec.mean)
             log_joint = log_px + log_prior
             log_total = torch.logaddexp(log_total, log_joint)
             share = (log_joint - log_total).exp()
             # Rows that have no density by any label so far: all of these are alike.
             share = share.masked_fill(log_total == -torch.inf, 1 / (m + 1))
             means = means + share[:, None] * (given - means)
-        return _completed(x, columns.decode(means, noise.dtype, is_mean=True))
+        return _completed(x, codec.decode(means, noise.dtype, is_mean=True))
 
     def resampled(
         self,
@@ -136,7 +136,7 @@ class Answers:
     ) -> list[Tensor]:
         """Copies of X (N, D) whose missing cells are drawn from p(x|what is observed)."""
         model, x, c = self._asked(X, values)
-        noise, columns = _noise(model, n_draws), self.fitted.columns
+        noise, codec = _noise(model, n_draws), self.fitted.codec
         if c is not None:
             draws = inference.resampled(model, x, c, noise, n_imputations, generator)
         else:
@@ -150,22 +150,22 @@ class Answers:
                     for drawn in labels
                 ]
             )
-        return [_completed(x, columns.decode(draw, noise.dtype)) for draw in draws]
+        return [_completed(x, codec.decode(draw, noise.dtype)) for draw in draws]
 
     # ------------------------------------------------------------------------ of z
 
     def decoded(self, z: Tensor, values: Values | None) -> Tensor:
         """E[x|z] (N, D) in the units of X, averaged over the labels where they are unknown."""
         model, z = self._placed(z)
-        columns, c = self.fitted.columns, self._condition(values, len(z), z)
+        codec, c = self.fitted.codec, self._condition(values, len(z), z)
         if c is not None:
-            mean = inference.decode(model, z, c, columns.mean)
+            mean = inference.decode(model, z, c, codec.mean)
         else:
             mean = torch.zeros((), dtype=z.dtype, device=z.device)
             for m, share in enumerate(np.exp(self.fitted.conditions.log_prior).tolist()):
                 of_label = self._combination(m, len(z), z)
-                mean = mean + share * inference.decode(model, z, of_label, columns.mean)
-        return columns.decode(mean, z.dtype, is_mean=True)
+                mean = mean + share * inference.decode(model, z, of_label, codec.mean)
+        return codec.decode(mean, z.dtype, is_mean=True)
 
     def prior_draws(self, n: int, generator: torch.Generator) -> Tensor:
         """z ~ p(z), (n, Z)."""
@@ -189,22 +189,22 @@ class Answers:
         def draw(p: Likelihood) -> Tensor:
             return p.sample(generator)
 
-        exposure = None if is_mean else fitted.columns.log_exposure(n_rows, generator)
+        exposure = None if is_mean else fitted.codec.log_exposure(n_rows, generator)
         exposure = None if exposure is None else exposure.to(z)
-        cell = fitted.columns.mean if is_mean else draw
+        cell = fitted.codec.mean if is_mean else draw
         x = inference.decode(model, z, c, cell, exposure, is_random=not is_mean)
-        return fitted.columns.decode(x, z.dtype, is_mean=is_mean), labels
+        return fitted.codec.decode(x, z.dtype, is_mean=is_mean), labels
 
     # ------------------------------------------------------- what these are made of
 
     @one_thread()  # others would be in the way of those that are to share the rows
     def _asked(self, X: Any, values: Values | None) -> _Asked:
         fitted, x = self.fitted, to_rows(X)
-        check_support(x, fitted.columns.families, self.place)
+        check_support(x, fitted.codec.families, self.place)
         model = fitted.model_in(x.dtype)
         weight = model.encoder.linear.weight
         with_mask = self.needs_mask(x)
-        encoded = fitted.columns.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
+        encoded = fitted.codec.encoded(x, weight.dtype, weight.device, with_mask=with_mask)
         return _Asked(model, encoded, self._condition(values, len(x), weight))
 
     def _asked_with_likeliest(
@@ -220,8 +220,8 @@ class Answers:
     def needs_mask(self, x: Rows) -> bool:
         """Whether rows of X go to the model with a mask of the cells that are observed."""
         is_missing = has_missing(x)
-        if is_missing and self.fitted.columns.is_relative:
-            check_totals(x, self.fitted.columns.families, self.place)
+        if is_missing and self.fitted.codec.is_relative:
+            check_totals(x, self.fitted.codec.families, self.place)
         return is_missing or self.fitted.model.architecture.sees_mask
 
     def _placed(self, z: Tensor) -> tuple[VAE, Tensor]:

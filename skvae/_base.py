@@ -259,13 +259,13 @@ class BaseVAE(
 
     def _left_behind(self, job: Job, best: Trained) -> dict[str, Any]:
         """The fitted attributes by this result, all but those of the columns of X."""
-        kl, variance = inference.averages(best.model, job.x, job.c, job.columns.variance)
+        kl, variance = inference.averages(best.model, job.x, job.c, job.codec.variance)
         if job.previous is None:
             order = kl.argsort(descending=True, stable=True)
             best, kl = best.reorder(order), kl[order]
         fitted = Fitted(
             best.model,
-            job.columns,
+            job.codec,
             job.conditions,
             best.optimizer,
             job.dtype,
@@ -280,7 +280,7 @@ class BaseVAE(
             "_fitted": fitted,
             "_n_features_out": fitted.model.architecture.n_components,
             "kl_per_component_": from_tensor(kl.to(dtype), like),
-            "likelihoods_": list(fitted.columns.families),
+            "likelihoods_": list(fitted.codec.families),
             "n_active_components_": int((kl > ACTIVE_NATS).sum()),
             "device_": str(job.x.device),
             **_history(best, job),
@@ -288,7 +288,7 @@ class BaseVAE(
         }
         if fitted.model.architecture.likelihood != "bernoulli":
             # Of p(x|z), the mean over all rows at the means of q(z|x).
-            variance = fitted.columns.decode_variance(variance)
+            variance = fitted.codec.decode_variance(variance)
             found["noise_variance_"] = from_tensor(variance.to(dtype), like)
         return found
 
@@ -415,7 +415,7 @@ class BaseVAE(
 
     def _check_loaded(self) -> None:
         """What stands beside `_fitted` fits it."""
-        columns, conditions = self._fitted.columns, self._fitted.conditions
+        codec, conditions = self._fitted.codec, self._fitted.conditions
         n_components = self._fitted.model.architecture.n_components
         beside = getattr(self, "_condition_at", [])
         is_in_columns = getattr(self, "_source", "") == "columns"
@@ -423,9 +423,9 @@ class BaseVAE(
         if hasattr(self, "condition_prior_"):
             shapes["condition_prior_"] = (len(conditions.log_prior),)
         if hasattr(self, "noise_variance_"):
-            shapes["noise_variance_"] = (len(columns.families),)
+            shapes["noise_variance_"] = (len(codec.families),)
         if (
-            self.n_features_in_ != len(columns.families) + len(beside)
+            self.n_features_in_ != len(codec.families) + len(beside)
             or len(beside) != (len(conditions.columns) if is_in_columns else 0)
             or len(set(beside) & set(range(self.n_features_in_))) != len(beside)
             or len(getattr(self, "feature_names_in_", ())) not in (0, self.n_features_in_)

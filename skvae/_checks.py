@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from skvae._columns import Ranges
+from skvae._codec import Ranges
 from skvae._likelihoods import LIKELIHOODS, MOST_COUNT
 from skvae._rows import Rows, slices
 

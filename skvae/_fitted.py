@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skvae._adam import AdamState
-from skvae._columns import Columns
+from skvae._codec import ColumnCodec
 from skvae._conditions import Conditions, Labels, Number
 from skvae._families import OF_NUMBERS
 from skvae._joint import named_columns
@@ -23,7 +23,7 @@ from skvae._vae import VAE, Architecture, cast, from_state
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
-# Of `Columns`.
+# Of `ColumnCodec`.
 _TENSORS = ("shift", "scale", "varies", "totals")
 
 
@@ -32,7 +32,7 @@ class Fitted:
     """All that a fit leaves behind, out of the sight of scikit-learn's array checks."""
 
     model: VAE  # lone, float32, on the device of the fit
-    columns: Columns
+    codec: ColumnCodec
     conditions: Conditions
     optimizer: AdamState
     dtype: str  # of fit's X
@@ -71,7 +71,7 @@ class Fitted:
             "architecture": asdict(self.model.architecture),
             "weights": _to_plain(self.model.state_dict()),
             "optimizer": {name: _to_plain(part) for name, part in self.optimizer.items()},
-            "columns": _columns_to_plain(self.columns),
+            "columns": _codec_to_plain(self.codec),
             "table": None if self.table is None else self.table.to_plain(),
             "conditions": {
                 "columns": [vars(column) for column in self.conditions.columns],
@@ -93,8 +93,8 @@ class Fitted:
         dtypes, and ranges of numbers.
         """
         architecture = _architecture(plain["architecture"])
-        columns = _columns_from_plain(plain["columns"])
-        if (columns.likelihood, columns.n_features, columns.is_relative) != (
+        codec = _codec_from_plain(plain["columns"])
+        if (codec.likelihood, codec.n_features, codec.is_relative) != (
             architecture.likelihood,
             architecture.n_features,
             architecture.has_exposure,
@@ -102,15 +102,15 @@ class Fitted:
             raise ValueError("its columns are not those of its network")
         table = None if plain["table"] is None else Table.from_plain(plain["table"])
         if table is not None and (tuple(table.families), tuple(table.sizes)) != (
-            columns.families,
-            columns.sizes,
+            codec.families,
+            codec.sizes,
         ):
             raise ValueError("its table is not that of its columns")
         conditions = _conditions(plain["conditions"], architecture.n_conditions)
         if plain["dtype"] not in _DTYPES:
             raise ValueError(f"it has the dtype {plain['dtype']!r}")
         design = dict(plain["design"])
-        _check_design(design, architecture, columns.families)
+        _check_design(design, architecture, codec.families)
         if (table is None) != (str(design["likelihood"]) in OF_NUMBERS):
             raise ValueError("its table is not that of its likelihood")
         shapes = {
@@ -132,7 +132,7 @@ class Fitted:
             raise ValueError(f"it has gone on {plain['n_vain']!r} times")
         return cls(
             from_state(architecture, _to_tensors(weights, device)),
-            columns,
+            codec,
             conditions,
             {name: _to_tensors(part, device) for name, part in optimizer.items()},
             plain["dtype"],
@@ -248,12 +248,12 @@ def moved(state: AdamState, device: torch.device) -> AdamState:
     }
 
 
-def _columns_to_plain(columns: Columns) -> dict[str, Any]:
-    plain = _to_plain({name: getattr(columns, name) for name in _TENSORS})
-    return {**plain, "families": list(columns.families), "sizes": list(columns.sizes)}
+def _codec_to_plain(codec: ColumnCodec) -> dict[str, Any]:
+    plain = _to_plain({name: getattr(codec, name) for name in _TENSORS})
+    return {**plain, "families": list(codec.families), "sizes": list(codec.sizes)}
 
 
-def _columns_from_plain(plain: dict[str, Any]) -> Columns:
+def _codec_from_plain(plain: dict[str, Any]) -> ColumnCodec:
     families, sizes = tuple(plain["families"]), tuple(plain["sizes"])
     moments = {name: plain[name] for name in ("shift", "scale", "totals")}
     shape = (len(families),)
@@ -272,7 +272,7 @@ def _columns_from_plain(plain: dict[str, Any]) -> Columns:
     if not is_right:
         raise ValueError("its columns are inconsistent")
     tensors = _to_tensors(moments | varies, torch.device("cpu"))
-    return Columns(**tensors, families=families, sizes=sizes)
+    return ColumnCodec(**tensors, families=families, sizes=sizes)
 
 
 def _to_plain(tensors: Any) -> dict[str, np.ndarray]:

@@ -276,7 +276,7 @@ class LogNormal(Gaussian):
     """A positive number whose logarithm is gaussian.
 
     The model sees the logarithm, standardised: on it the density is that of a gaussian, and
-    what the logarithm does to the density is known to ``Columns``.
+    what the logarithm does to the density is known to ``ColumnCodec``.
     """
 
     support: ClassVar[Support] = Support(0.0, math.inf, is_open=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skvae._answers import Answers
 from skvae._checks import check_counts, check_ranges, check_support, check_totals
-from skvae._columns import Columns, Ranges
+from skvae._codec import ColumnCodec, Ranges
 from skvae._conditions import Conditions, Values
 from skvae._fitted import Fitted, moved
 from skvae._likelihoods import LIKELIHOODS
@@ -68,7 +68,7 @@ class Job:
     request: Request
     x: Rows  # (N, D'), on the device of the fit
     c: Tensor  # (N, C)
-    columns: Columns
+    codec: ColumnCodec
     conditions: Conditions
     rows: Tensor  # to train on
     validation_rows: Tensor
@@ -86,11 +86,11 @@ class Job:
 
     @cached_property
     def training_log_jacobian(self) -> float:
-        return self.columns.mean_log_jacobian(Chosen(self.x, self.rows))
+        return self.codec.mean_log_jacobian(Chosen(self.x, self.rows))
 
     @cached_property
     def validation_log_jacobian(self) -> float:
-        return self.columns.mean_log_jacobian(Chosen(self.x, self.validation_rows))
+        return self.codec.mean_log_jacobian(Chosen(self.x, self.validation_rows))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -127,16 +127,16 @@ def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
     device = _device(estimator.device, x)
     key = (request.data, tuple(families), estimator.exposure, device)
     if request.data is not None and previous is None and key in encoded:
-        columns, conditions, rows_of_model, c = encoded[key]
+        codec, conditions, rows_of_model, c = encoded[key]
     else:
-        columns, conditions, rows_of_model, c = _encoded(request, x, families, device, previous)
-        encoded[key] = columns, conditions, rows_of_model, c
+        codec, conditions, rows_of_model, c = _encoded(request, x, families, device, previous)
+        encoded[key] = codec, conditions, rows_of_model, c
     rows, validation_rows = _split(request, rows_of_model, random)
-    if len(validation_rows) and rows_of_model.shape[1] > columns.width:  # there are holes
+    if len(validation_rows) and rows_of_model.shape[1] > codec.width:  # there are holes
         rows, validation_rows = _with_all_columns(x, rows, validation_rows)
     if len(validation_rows) and c.shape[1]:
         rows, validation_rows = _with_all_labels(c, rows, validation_rows)
-    architecture = _architecture(design, columns, rows_of_model, c, previous)
+    architecture = _architecture(design, codec, rows_of_model, c, previous)
     starts = Starts(estimator.init, estimator.n_init)
     # What goes on has other noise than before: met again and again it would be learned.
     n_taken = previous.n_steps + previous.n_vain if previous else 0
@@ -148,7 +148,7 @@ def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
         request=request,
         x=rows_of_model,
         c=c,
-        columns=columns,
+        codec=codec,
         conditions=conditions,
         rows=rows,
         validation_rows=validation_rows,
@@ -215,7 +215,7 @@ def _encoded(
     families: Sequence[str],
     device: torch.device,
     previous: Fitted | None,
-) -> tuple[Columns, Conditions, Rows, Tensor]:
+) -> tuple[ColumnCodec, Conditions, Rows, Tensor]:
     """Scales and categories, those of before if there are any; by them x (N, D') and c (N, C)."""
     estimator, values, kinds = request.estimator, request.values, request.kinds
     if previous is None:
@@ -226,23 +226,23 @@ def _encoded(
         is_relative = estimator.exposure is not None
         if is_relative and with_mask:
             check_totals(x, families, estimator._place)
-        columns = Columns.of(x, families, sizes, ranges, is_relative=is_relative)
+        codec = ColumnCodec.of(x, families, sizes, ranges, is_relative=is_relative)
         conditions = Conditions.of(values, kinds) if values and kinds else Conditions()
     else:
-        columns, conditions = previous.columns, previous.conditions
-        if columns.positions("count"):
+        codec, conditions = previous.codec, previous.conditions
+        if codec.positions("count"):
             check_counts(Ranges.of(x), families, estimator._place)
         _warn_of_constant_columns(estimator, x, previous)
         with_mask = Answers(previous, estimator._place).needs_mask(x)
-    rows = columns.encoded(x, torch.float32, device, with_mask=with_mask)
+    rows = codec.encoded(x, torch.float32, device, with_mask=with_mask)
     c = conditions.tensor(values or [], len(x), device, torch.float32)
     is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
-    return columns, conditions, rows if is_apart else rows.whole(), c
+    return codec, conditions, rows if is_apart else rows.whole(), c
 
 
 def _warn_of_constant_columns(estimator: BaseVAE, x: Rows, previous: Fitted) -> None:
     """Of those that are no part of the model, as they were constant, and are so no more."""
-    if found := previous.columns.no_longer_constant(x, previous.torch_dtype):
+    if found := previous.codec.no_longer_constant(x, previous.torch_dtype):
         names = ", ".join(estimator._place(":", column) for column in found)
         warn_user(
             f"{names} had one value in the first fit, which made it no part of the model, and "
@@ -300,20 +300,20 @@ def _moved(places: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tenso
 
 
 def _architecture(
-    design: dict[str, Any], columns: Columns, x: Rows, c: Tensor, previous: Fitted | None
+    design: dict[str, Any], codec: ColumnCodec, x: Rows, c: Tensor, previous: Fitted | None
 ) -> Architecture:
-    is_masked = x.shape[1] > columns.width
+    is_masked = x.shape[1] > codec.width
     return Architecture(
-        n_features=columns.n_features,
+        n_features=codec.n_features,
         n_components=design["n_components"],
         n_conditions=c.shape[1],
         hidden_layer_sizes=design["hidden_layer_sizes"],
         activation=design["activation"],
-        likelihood=columns.likelihood,
+        likelihood=codec.likelihood,
         noise=design["noise_variance"],
         # A model that goes on keeps the encoder it has.
         sees_mask=previous.model.architecture.sees_mask if previous else is_masked,
-        has_exposure=columns.is_relative,
+        has_exposure=codec.is_relative,
     )
 
 

@@ -169,12 +169,12 @@ def _features(model: BaseVAE, rows: _Rows) -> _Node:
     """Means of q(z|x), (N, Z), or of the mixture where labels are unknown."""
     fitted = model._fitted
     conditions = fitted.conditions
-    if not fitted.columns.n_features:
+    if not fitted.codec.n_features:
         raise NotImplementedError(
             "every column of X was constant in fit: all rows have the same features, and there is "
             "nothing to convert."
         )
-    if fitted.columns.is_relative:
+    if fitted.codec.is_relative:
         raise NotImplementedError(
             "exposure='total' has no ONNX converter: the encoder sees counts in units of the "
             "total of their row. Fit with exposure=None, or run `transform` itself."
@@ -407,7 +407,7 @@ class _Cells(NamedTuple):
 
 
 class _Rows:
-    """X as the model sees it: the ONNX twin of ``Columns.encoded``.
+    """X as the model sees it: the ONNX twin of ``ColumnCodec.encoded``.
 
     What is outside of a likelihood's support is NaN, and so is an unknown category.
     """
@@ -416,7 +416,7 @@ class _Rows:
         self._model, self._inputs, self._graph = model, inputs, graph
         pairs = zip(inputs.variables, inputs.dtypes, strict=True)
         self._nodes = [_Node(graph, variable.full_name, dtype) for variable, dtype in pairs]
-        self._columns = model._fitted.columns
+        self._codec = model._fitted.codec
         self._modelled = _modelled(model)
         self.dtype = inputs.dtype
 
@@ -426,7 +426,7 @@ class _Rows:
     @cached_property
     def seen(self) -> _Node:
         """What the encoder sees, (N, I): numbers, categories, logarithms of counts; the mask."""
-        n_counts = bool(self._columns.positions("count"))
+        n_counts = bool(self._codec.positions("count"))
         parts = [cells.seen for cells in (*self._parts[n_counts:], *self._parts[:n_counts])]
         sees_mask = self._model._fitted.model.architecture.sees_mask
         return _joined([*parts, self.mask] if sees_mask else parts)
@@ -460,8 +460,8 @@ class _Rows:
         mode of p(z|what is observed) there.
         """
         refused = [] if self._model._fitted.model.architecture.sees_mask else [self._missing]
-        constant = (~self._columns.varies).nonzero()[:, 0].tolist()
-        for name, some in groupby(constant, key=lambda i: self._columns.families[i]):
+        constant = (~self._codec.varies).nonzero()[:, 0].tolist()
+        for name, some in groupby(constant, key=lambda i: self._codec.families[i]):
             positions = list(some)
             if name != "categorical":
                 raw = self._raw(positions)
@@ -479,15 +479,15 @@ class _Rows:
         """The columns that vary: of numbers those that are read alike; each category by itself."""
         parts = []
         for reading in ("count", "standardised", "log", "plain"):
-            if positions := self._columns.positions(reading):
+            if positions := self._codec.positions(reading):
                 parts.append(self._numbers(positions, reading))
-        return parts + [self._category(i) for i in self._columns.positions("category")]
+        return parts + [self._category(i) for i in self._codec.positions("category")]
 
     def _numbers(self, positions: Sequence[int], reading: str) -> _Cells:
         raw = self._raw(positions)
         missing = raw.test("IsNaN")
         # All likelihoods of one reading have the same.
-        for outside in _outside(raw, LIKELIHOODS[self._columns.families[positions[0]]].support):
+        for outside in _outside(raw, LIKELIHOODS[self._codec.families[positions[0]]].support):
             raw = outside.choose(math.nan, raw)
         if reading == "count":
             raw = missing.choose(0.0, raw)
@@ -501,12 +501,12 @@ class _Rows:
     def _standardised(self, raw: _Node, positions: Sequence[int], reading: str) -> _Node:
         if reading == "plain":
             return raw
-        steps = self._columns.float32_steps()
+        steps = self._codec.float32_steps()
         if self.dtype == np.float32 and steps is not None:
             high, factor, rest = (step[list(positions)].numpy() for step in steps)
             return (raw - high) * factor + rest
         shift, scale = (
-            part[list(positions)].numpy() for part in (self._columns.shift, self._columns.scale)
+            part[list(positions)].numpy() for part in (self._codec.shift, self._codec.scale)
         )
         values = raw.cast(np.float64)
         if reading != "standardised":
@@ -519,7 +519,7 @@ class _Rows:
             missing = missing.test("Or", unknown)
         else:
             hot = unknown.choose(math.nan, hot)
-        return _Cells(hot, hot, missing.expand(1, self._columns.sizes[position]))
+        return _Cells(hot, hot, missing.expand(1, self._codec.sizes[position]))
 
     def _coded(self, position: int) -> tuple[_Node, _Node, _Node]:
         """Of a modelled column what `_one_hot` gives."""

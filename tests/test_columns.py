@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from skvae import VAETransformer
-from skvae._columns import Columns
+from skvae._codec import ColumnCodec
 from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 
@@ -32,12 +32,12 @@ def table(families, seed=0):
     return torch.from_numpy(np.column_stack([COLUMNS[name](rng) for name in families]) * 1.0)
 
 
-def columns_of(x, families):
-    return Columns.of(x, families, [4 if name == "categorical" else 1 for name in families])
+def codec_of(x, families):
+    return ColumnCodec.of(x, families, [4 if name == "categorical" else 1 for name in families])
 
 
-def explained(columns, encoded):
-    return encoded[:, : columns.n_features]
+def explained(codec, encoded):
+    return encoded[:, : codec.n_features]
 
 
 def test_every_family_has_a_column():
@@ -49,11 +49,11 @@ def test_every_family_has_a_column():
 def test_every_family_explains_its_own_columns(families, seed):
     """Wherever they stand in X: as if there were no others."""
     x = table(families, seed)
-    columns = columns_of(x, families)
-    encoded = explained(columns, columns.encoded(x, torch.float64, CPU).whole())
-    for name, places in named_columns(columns.likelihood):
+    codec = codec_of(x, families)
+    encoded = explained(codec, codec.encoded(x, torch.float64, CPU).whole())
+    for name, places in named_columns(codec.likelihood):
         own = [i for i, family in enumerate(families) if family == name]
-        alone = columns_of(x[:, own], [name] * len(own))
+        alone = codec_of(x[:, own], [name] * len(own))
         expected = explained(alone, alone.encoded(x[:, own], torch.float64, CPU).whole())
         # Moments of several columns are summed in another order.
         torch.testing.assert_close(encoded[:, places], expected, rtol=1e-12, atol=1e-12)
@@ -65,11 +65,11 @@ def test_every_family_explains_its_own_columns(families, seed):
 def test_decode_is_the_inverse_of_encode(families, seed, dtype):
     """Whatever stands beside what: every value is found in its own column again."""
     x = table(families, seed).to(getattr(torch, dtype))
-    columns = columns_of(x, families)
-    encoded = columns.encoded(x, torch.float64, CPU).whole()
+    codec = codec_of(x, families)
+    encoded = codec.encoded(x, torch.float64, CPU).whole()
     n_counts = sum(LIKELIHOODS[name].reading == "count" for name in families)
-    assert encoded.shape == (N, columns.n_features + n_counts)
-    again = columns.decode(explained(columns, encoded), torch.float64)
+    assert encoded.shape == (N, codec.n_features + n_counts)
+    again = codec.decode(explained(codec, encoded), torch.float64)
     # float32 keeps 2^-24 of a value; the logarithm of one near 1e6 some ten times that.
     close = {"float32": 1e-5, "float64": 1e-11}[dtype]
     torch.testing.assert_close(again, x.double(), rtol=close, atol=1e-9)
@@ -79,10 +79,10 @@ def test_decode_is_the_inverse_of_encode(families, seed, dtype):
 @given(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=7), st.integers(0, 99))
 def test_what_the_encoder_sees_is_standardised(families, seed):
     x = table(families, seed)
-    columns = columns_of(x, families)
-    seen_and_counts = columns.encoded(x, torch.float64, CPU).whole()
-    seen = seen_and_counts[:, -columns.n_features :]
-    readings = [LIKELIHOODS[name].reading for name in columns.families]
+    codec = codec_of(x, families)
+    seen_and_counts = codec.encoded(x, torch.float64, CPU).whole()
+    seen = seen_and_counts[:, -codec.n_features :]
+    readings = [LIKELIHOODS[name].reading for name in codec.families]
     n_left = sum(reading in ("standardised", "log") for reading in readings)
     n_counts = sum(reading == "count" for reading in readings)
     scaled = torch.cat((seen[:, :n_left], seen[:, len(seen[0]) - n_counts :]), 1)
@@ -91,8 +91,8 @@ def test_what_the_encoder_sees_is_standardised(families, seed):
                                rtol=0, atol=1e-10)  # fmt: skip
     expected = torch.ones(n_left + n_counts).double()
     if n_counts:  # logarithms that vary less than by a factor of e stay as they are
-        logs = columns.decode(explained(columns, seen_and_counts), torch.float64)
-        expected[n_left:] = logs[:, columns.positions("count")].log1p().var(0, correction=0)
+        logs = codec.decode(explained(codec, seen_and_counts), torch.float64)
+        expected[n_left:] = logs[:, codec.positions("count")].log1p().var(0, correction=0)
         expected[n_left:].clamp_(max=1)
     torch.testing.assert_close(scaled.square().mean(0), expected, rtol=1e-9, atol=0)
 
@@ -100,61 +100,61 @@ def test_what_the_encoder_sees_is_standardised(families, seed):
 def test_constants_of_every_family_come_back_and_are_not_modelled():
     families = [name for name in COLUMNS if name != "categorical"]
     x = torch.ones(N, len(families), dtype=torch.float64)
-    columns = columns_of(x, families)
-    assert columns.n_features == 0
-    encoded = columns.encoded(x, torch.float64, CPU).whole()
-    assert torch.equal(columns.decode(encoded, torch.float64), x)
-    assert torch.equal(columns.log_jacobian(encoded), torch.zeros(N, dtype=torch.float64))
-    assert (columns.decode_variance(torch.zeros(0)) == 0).all()
+    codec = codec_of(x, families)
+    assert codec.n_features == 0
+    encoded = codec.encoded(x, torch.float64, CPU).whole()
+    assert torch.equal(codec.decode(encoded, torch.float64), x)
+    assert torch.equal(codec.log_jacobian(encoded), torch.zeros(N, dtype=torch.float64))
+    assert (codec.decode_variance(torch.zeros(0)) == 0).all()
 
 
 def lognormal():
     """A column, its likelihood at random parameters, and scipy's law of it in the units of X."""
     x = table(["lognormal"])
-    columns = columns_of(x, ["lognormal"])
+    codec = codec_of(x, ["lognormal"])
     loc, raw = torch.tensor([0.3]).double(), torch.tensor([-1.0]).double()
     p = LIKELIHOODS["lognormal"].of(loc, raw)
-    shift, scale = columns.shift.item(), columns.scale.item()
+    shift, scale = codec.shift.item(), codec.scale.item()
     law = stats.lognorm(
         scale * np.sqrt(p.variance.item()), scale=np.exp(shift + scale * loc.item())
     )
-    return x, columns, p, law
+    return x, codec, p, law
 
 
 def test_the_density_of_a_lognormal_is_scipys():
-    x, columns, p, law = lognormal()
-    y = columns.encoded(x, torch.float64, CPU).whole()
-    found = p.log_prob(y).sum(1) + columns.log_jacobian(y)
+    x, codec, p, law = lognormal()
+    y = codec.encoded(x, torch.float64, CPU).whole()
+    found = p.log_prob(y).sum(1) + codec.log_jacobian(y)
     # Two float64 formulas of the same number, a few roundings apart.
     np.testing.assert_allclose(found, law.logpdf(x[:, 0]), rtol=1e-11)
-    assert columns.mean_log_jacobian(y) == pytest.approx(columns.log_jacobian(y).mean().item())
+    assert codec.mean_log_jacobian(y) == pytest.approx(codec.log_jacobian(y).mean().item())
 
 
 def test_the_jacobian_is_that_of_finite_differences():
     """Of a row beside whatever else there is; a category has none."""
     families = ["poisson", "gaussian", "lognormal", "bernoulli", "lognormal", "student_t"]
     x = table(families)
-    columns = columns_of(x, families)
+    codec = codec_of(x, families)
     step = 1e-6
     ends = [
-        columns.encoded(x * factor, torch.float64, CPU).whole() for factor in (1 + step, 1 - step)
+        codec.encoded(x * factor, torch.float64, CPU).whole() for factor in (1 + step, 1 - step)
     ]
-    numbers = [f for f in columns._order if families[f] != "poisson"]
-    slopes = (ends[0] - ends[1])[:, 1 : columns.n_features] / (2 * step * x[:, numbers])
+    numbers = [f for f in codec._order if families[f] != "poisson"]
+    slopes = (ends[0] - ends[1])[:, 1 : codec.n_features] / (2 * step * x[:, numbers])
     is_bit = torch.tensor([families[i] == "bernoulli" for i in numbers])
-    found = columns.log_jacobian(columns.encoded(x, torch.float64, CPU).whole())
+    found = codec.log_jacobian(codec.encoded(x, torch.float64, CPU).whole())
     # Relative errors of the step squared, and of rounding over the step.
     torch.testing.assert_close(found, slopes[:, ~is_bit].log().sum(1), rtol=1e-7, atol=1e-7)
 
 
 def test_the_moments_of_a_lognormal_are_scipys():
-    _, columns, p, law = lognormal()
-    mean = columns.decode(columns.mean(p)[None], torch.float64, is_mean=True)
+    _, codec, p, law = lognormal()
+    mean = codec.decode(codec.mean(p)[None], torch.float64, is_mean=True)
     # Closed forms on both sides; only rounding differs.
     assert mean.item() == pytest.approx(law.mean(), rel=1e-11)
-    variance = columns.decode_variance(columns.variance(p))
+    variance = codec.decode_variance(codec.variance(p))
     assert variance.item() == pytest.approx(law.var(), rel=1e-11)
-    draws = columns.decode(p.sample(torch.Generator().manual_seed(0))[None], torch.float64)
+    draws = codec.decode(p.sample(torch.Generator().manual_seed(0))[None], torch.float64)
     assert draws.item() > 0
 
 

@@ -28,7 +28,7 @@ LAYERS = {
     "_inference": 2,
     "_proposals": 2,
     "_sklearn": 3,
-    "_columns": 3,
+    "_codec": 3,
     "_conditions": 3,
     "_checks": 3,
     "_frames": 3,

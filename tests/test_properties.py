@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
-from skvae._columns import Columns
+from skvae._codec import ColumnCodec
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -307,10 +307,10 @@ def test_units_of_float32():
 def test_float32_is_standardised_as_in_float64(shift, scale):
     """Whatever the units."""
     x = torch.from_numpy((X * scale + shift).astype(np.float32))
-    columns = Columns.of(x, ["gaussian"] * 5)
+    codec = ColumnCodec.of(x, ["gaussian"] * 5)
     device = torch.device("cpu")
-    found = columns.encoded(x, torch.float32, device).whole()
-    exact = columns.encoded(x.double(), torch.float64, device).whole()
+    found = codec.encoded(x, torch.float32, device).whole()
+    exact = codec.encoded(x.double(), torch.float64, device).whole()
     # Four roundings of values up to about 4.
     assert (found - exact).abs().max() < 4 * 4 * 2**-24
 

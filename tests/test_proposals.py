@@ -240,9 +240,9 @@ def test_draws_about_the_mode_count(digits):
     model, rows = digits[0], digits[1][:100]
     few, many = (model.score_samples(rows, n_draws=n) for n in (128, 4096))
     assert np.abs(few - many).mean() < 0.1
-    columns, vae = model._fitted.columns, model.to_torch().double()
-    x = (torch.from_numpy(rows) - columns.shift) / columns.scale
-    by_encoder = scored(vae, x[:, columns.varies], 128, only_holes=True).effective_sample_size
+    codec, vae = model._fitted.codec, model.to_torch().double()
+    x = (torch.from_numpy(rows) - codec.shift) / codec.scale
+    by_encoder = scored(vae, x[:, codec.varies], 128, only_holes=True).effective_sample_size
     assert np.median(by_encoder) < 20
     assert np.median(model.effective_sample_size(rows)) > 40
 

@@ -306,7 +306,7 @@ def test_exposures_have_the_mean_total():
     totals = np.random.default_rng(0).lognormal(3, 1.5, 5000).round() + 1
     counts = np.stack([totals, totals], 1)
     model = VAETransformer(likelihood="poisson", exposure="total", **SMALL).fit(counts)
-    np.testing.assert_allclose(model._fitted.columns.totals.mean(), 2 * totals.mean())
+    np.testing.assert_allclose(model._fitted.codec.totals.mean(), 2 * totals.mean())
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "poisson"])
@@ -700,7 +700,7 @@ def test_likelihoods_that_name_nothing_or_all_twice(likelihood, words):
 
 
 def test_a_fit_that_fails_at_its_end_leaves_the_model_before(monkeypatch):
-    from skvae._columns import Columns
+    from skvae._codec import ColumnCodec
 
     model = VAETransformer(**SMALL).fit(X)
     before = model.transform(X)
@@ -710,7 +710,7 @@ def test_a_fit_that_fails_at_its_end_leaves_the_model_before(monkeypatch):
 
     model.set_params(n_components=3)
     with monkeypatch.context() as patch:
-        patch.setattr(Columns, "mean_log_jacobian", fails)
+        patch.setattr(ColumnCodec, "mean_log_jacobian", fails)
         with pytest.raises(MemoryError):
             model.fit(X[:, :3])
     np.testing.assert_array_equal(model.transform(X), before)

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from skvae import ConditionalVAE, VAETransformer, _preparing, _rows, _sklearn
-from skvae._columns import Columns
+from skvae._codec import ColumnCodec
 from skvae._rows import Chosen, SparseRows, Window, chunks, has_missing, mean_rows
 from skvae.impute import VAEImputer
 from skvae.model_selection import GridSearchCV
@@ -95,9 +95,9 @@ def test_moments_are_those_of_all_chunks(monkeypatch):
     x[:, 0] += 1e9
     x[:7, 1] = torch.nan
     x[40, 2] = 1e8
-    expected = Columns.of(x, ["gaussian"] * 3)
+    expected = ColumnCodec.of(x, ["gaussian"] * 3)
     monkeypatch.setitem(_rows._CHUNK_NUMBERS, "cpu", 21)
-    found = Columns.of(x, ["gaussian"] * 3)
+    found = ColumnCodec.of(x, ["gaussian"] * 3)
     torch.testing.assert_close(found.shift, expected.shift, rtol=1e-14, atol=0)
     torch.testing.assert_close(found.scale, expected.scale, rtol=1e-8, atol=0)
     np.testing.assert_allclose(found.shift, np.nanmean(x, 0), rtol=1e-12)

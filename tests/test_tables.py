@@ -64,7 +64,7 @@ def fitted(X=DF, likelihood="auto", estimator=VAETransformer, **kwargs):
 
 
 def families(model):
-    return list(model._fitted.columns.families)
+    return list(model._fitted.codec.families)
 
 
 def says(words, call, *args, error=ValueError, **kwargs):

@@ -113,16 +113,16 @@ def test_score_is_comparable_with_pca():
 def test_going_on_improves_and_keeps_order_and_scales(go_on):
     warm = VAETransformer(**{**SMALL, "max_iter": 2}, init="random", warm_start=True, batch_size=32)
     before = warm.fit(X).score(X)
-    shift = warm._fitted.columns.shift.clone()
+    shift = warm._fitted.codec.shift.clone()
     features = warm.transform(X)
     for _ in range(15):
         getattr(warm, go_on)(X)
     assert warm.score(X) > before
-    assert (warm._fitted.columns.shift == shift).all()
+    assert (warm._fitted.codec.shift == shift).all()
     for j in range(2):  # the informative ones go on as themselves
         assert abs(np.corrcoef(features[:, j], warm.transform(X)[:, j])[0, 1]) > 0.5
     getattr(warm, go_on)(X + 100.0)
-    assert (warm._fitted.columns.shift == shift).all()
+    assert (warm._fitted.codec.shift == shift).all()
 
 
 def n_steps(model):

@@ -120,9 +120,10 @@ class Ranges(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Of every column of X its likelihood, and shift and scale; a constant one's value.
+class ColumnCodec:
+    """Takes numbers of X to the model's columns and back.
 
+    It knows of every column of X its likelihood, and shift and scale; of a constant one the value.
     Shift and scale are those of the column's logarithm where it is positive by its likelihood,
     and of log(1 + x) where it is a count, the scale then at least 1.
     """
@@ -143,7 +144,7 @@ class Columns:
         ranges: Ranges | None = None,
         *,
         is_relative: bool = False,
-    ) -> Columns:
+    ) -> ColumnCodec:
         """Moments of x (N, D), in float64 about the middle of each column's range.
 
         A category is the number of it, from 0; ``sizes`` says how many there are. With
