@@ -35,6 +35,7 @@ from skvae._messages import warn_user
 from skvae._networks import ACTIVATIONS
 from skvae._preparing import Job, Request, integer, is_there
 from skvae._reading import ReadsX
+from skvae._schema import Schema
 from skvae._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -46,7 +47,6 @@ from skvae._sklearn import (
     to_tensor,
 )
 from skvae._state import damaged, opened, sealed
-from skvae._tables import Table
 from skvae._training import Trained, Training
 from skvae._vae import VAE
 from skvae._verdict import ACTIVE_NATS, doubts
@@ -159,16 +159,16 @@ class BaseVAE(
         kinds: Any,
         *,
         is_partial: bool = False,
-        table: Table | None = None,
+        schema: Schema | None = None,
         source: str = "",
         given: tuple[Any, Any] | None = None,
     ) -> None:
         """From validated X and the columns of its condition to the fitted attributes.
 
-        ``table`` says how X was read, ``source`` where the condition was. Callbacks are told of
+        ``schema`` is what X was read by, ``source`` where the condition was. Callbacks are told of
         X and y as they were given.
         """
-        request = Request(self, X, values, kinds, is_partial, table, source)
+        request = Request(self, X, values, kinds, is_partial, schema, source)
         cache, context = self._take_cache(), None
         outcome = cache.lookup(request) if cache is not None and not is_partial else None
         if given is not None:
@@ -270,7 +270,7 @@ class BaseVAE(
             best.optimizer,
             job.dtype,
             job.design,
-            job.request.table,
+            job.request.schema,
         )
         previous = job.previous
         if previous is not None and fitted.n_steps == previous.n_steps:
@@ -365,10 +365,10 @@ class BaseVAE(
         ``completed`` is the user's X, if the rows are those of X and it is the missing cells that
         are decoded.
         """
-        table = self._fitted.table
-        if table is None:
+        schema = self._fitted.schema
+        if schema is None:
             return self._output(x, like)
-        rows = table.decode(to_numpy(x), beside or {}, is_mean=is_mean, completed=completed)
+        rows = schema.decode(to_numpy(x), beside or {}, is_mean=is_mean, completed=completed)
         rows = with_index(rows, like if completed is None else completed)
         if not isinstance(rows, np.ndarray) or rows.dtype == object:
             return rows

@@ -28,6 +28,7 @@ from skvae._frames import as_array, check_names_differ, received
 from skvae._messages import changed_error, listed
 from skvae._preparing import Request
 from skvae._reading import METHODS_OF_FIT
+from skvae._schema import Schema
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -39,7 +40,6 @@ from skvae._sklearn import (
     to_tensor,
     with_callbacks,
 )
-from skvae._tables import Table
 
 _Columns = list[tuple[str, np.ndarray]]
 
@@ -656,7 +656,7 @@ class ConditionalVAE(BaseVAE):
         if is_partial:
             self._validate_params()  # which scikit-learn leaves out once there is a model
         method = "partial_fit" if is_partial else "fit"
-        X, in_columns, table = self._split_columns(X, reset=not goes_on, method=method)
+        X, in_columns, schema = self._split_columns(X, reset=not goes_on, method=method)
         n_rows = X.shape[0]
         is_told = not self._is_noted  # else the fit that is evaluated warns of the condition
         if condition is not None and in_columns is not None:
@@ -690,7 +690,7 @@ class ConditionalVAE(BaseVAE):
             values,
             kinds,
             is_partial=is_partial,
-            table=table,
+            schema=schema,
             source=source,
             given=None if is_partial else given,
         )
@@ -731,16 +731,16 @@ class ConditionalVAE(BaseVAE):
 
     def _split_columns(
         self, X: Any, *, reset: bool, method: str
-    ) -> tuple[Any, _Columns | None, Table | None]:
-        """X as a float array without the condition's columns, these, and how X was read."""
+    ) -> tuple[Any, _Columns | None, Schema | None]:
+        """X as a float array without the condition's columns, these, and the schema of X."""
         given = X
         X = received(X)
         if not reset and method in METHODS_OF_FIT:
             self._check_condition_columns()
         if (self.condition_columns is None) if reset else not self._condition_at:
             self._condition_at = []
-            X, table = self._read(X, reset=reset, method=method)
-            return X, None, table
+            X, schema = self._read(X, reset=reset, method=method)
+            return X, None, schema
         if issparse(X):
             raise TypeError(
                 "X is sparse, and condition_columns names columns of it. Give the condition by "
@@ -775,8 +775,8 @@ class ConditionalVAE(BaseVAE):
         values = [read_condition(column, names=[name])[0] for name, column in picked]
         if self._is_plain(reset):
             return self._checked(rest, reset=reset, method=method), values, None
-        rest, how = self._read(X, reset=reset, method=method, modelled=others)
-        return rest, values, how
+        rest, schema = self._read(X, reset=reset, method=method, modelled=others)
+        return rest, values, schema
 
     def _position_in_X(self, column: int) -> int:
         if not self._condition_at:
@@ -863,7 +863,7 @@ class ConditionalVAE(BaseVAE):
         positions = self._condition_at
         if not positions:
             return self._rows(x, like, is_mean=is_mean, completed=completed)
-        if self._fitted.table is not None:
+        if self._fitted.schema is not None:
             beside = dict(zip(positions, condition, strict=True))
             return self._rows(x, like, is_mean=is_mean, beside=beside, completed=completed)
         others, shape = _others(positions, self.n_features_in_), (len(x), self.n_features_in_)

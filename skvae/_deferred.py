@@ -188,7 +188,7 @@ def _key(request: Request) -> Key:
     parameters["device"] = str(parameters["device"])  # which it is in another process
     X = request.X
     rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
-    data = (rows, request.values, request.kinds, request.table)
+    data = (rows, request.values, request.kinds, request.schema)
     # Of equal values, one may have come as a keyword and the other as y: that is kept by the fit.
     return hashed(data), hashed((type(estimator), request.source, sorted(parameters.items())))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae._frames import Cells, as_array, kind_of, numbers_of
+from skvae._frames import ColumnData, as_array, kind_of, numbers_of
 from skvae._likelihoods import LIKELIHOODS, MOST_COUNT
 from skvae._messages import listed
 from skvae._sklearn import column_indices
@@ -22,7 +22,7 @@ _LEAST_DISPERSION = 0.7
 def resolve_likelihoods(
     likelihood: Any,
     X: Any,
-    columns: Sequence[Cells],
+    columns: Sequence[ColumnData],
     modelled: Sequence[int] | None = None,
     known: Sequence[str] | None = None,
 ) -> list[str]:
@@ -110,11 +110,11 @@ def _vary_as_counts(values: np.ndarray) -> bool:
     return bool(values.var() >= least * values.mean())
 
 
-def _likely(cells: Cells) -> str:
+def _likely(column: ColumnData) -> str:
     """By the kind of a column: the likelihood that "auto" stands for."""
-    kind = kind_of(cells.name, cells.dtype)
+    kind = kind_of(column.name, column.dtype)
     if kind == "integer":
-        values = numbers_of(cells, "negative_binomial")
+        values = numbers_of(column, "negative_binomial")
         values = values[~np.isnan(values)]
         return "negative_binomial" if _vary_as_counts(values) else "gaussian"
     return {"category": "categorical", "bool": "bernoulli", "float": "gaussian"}[kind]

@@ -18,7 +18,7 @@ from skvae._families import OF_NUMBERS
 from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
 from skvae._networks import ACTIVATIONS
-from skvae._tables import Table
+from skvae._schema import Schema
 from skvae._vae import VAE, Architecture, cast, from_state
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -37,7 +37,7 @@ class Fitted:
     optimizer: AdamState
     dtype: str  # of fit's X
     design: dict[str, Any]  # the parameters that a warm start may not change
-    table: Table | None = None  # how X is read, where it is more than numbers of one kind
+    schema: Schema | None = None  # of X, where it is more than numbers of one kind
     n_vain: int = 0  # fits that went on from this model and came to no better one
     _casts: dict[torch.dtype, VAE] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -72,7 +72,7 @@ class Fitted:
             "weights": _to_plain(self.model.state_dict()),
             "optimizer": {name: _to_plain(part) for name, part in self.optimizer.items()},
             "columns": _codec_to_plain(self.codec),
-            "table": None if self.table is None else self.table.to_plain(),
+            "table": None if self.schema is None else self.schema.to_plain(),
             "conditions": {
                 "columns": [vars(column) for column in self.conditions.columns],
                 "combinations": self.conditions.combinations,
@@ -100,8 +100,8 @@ class Fitted:
             architecture.has_exposure,
         ):
             raise ValueError("its columns are not those of its network")
-        table = None if plain["table"] is None else Table.from_plain(plain["table"])
-        if table is not None and (tuple(table.families), tuple(table.sizes)) != (
+        schema = None if plain["table"] is None else Schema.from_plain(plain["table"])
+        if schema is not None and (tuple(schema.families), tuple(schema.sizes)) != (
             codec.families,
             codec.sizes,
         ):
@@ -111,7 +111,7 @@ class Fitted:
             raise ValueError(f"it has the dtype {plain['dtype']!r}")
         design = dict(plain["design"])
         _check_design(design, architecture, codec.families)
-        if (table is None) != (str(design["likelihood"]) in OF_NUMBERS):
+        if (schema is None) != (str(design["likelihood"]) in OF_NUMBERS):
             raise ValueError("its table is not that of its likelihood")
         shapes = {
             name: tuple(t.shape)
@@ -137,7 +137,7 @@ class Fitted:
             {name: _to_tensors(part, device) for name, part in optimizer.items()},
             plain["dtype"],
             design,
-            table,
+            schema,
             plain["n_vain"],
         )
 

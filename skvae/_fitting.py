@@ -94,9 +94,9 @@ def fit_together(
 def _packed(jobs: Sequence[Job], max_bytes: float | None, share: float) -> list[list[Job]]:
     places: dict[Hashable, list[Job]] = {}
     for job in jobs:
-        # Tables that are there as a whole can be joined.
-        table = None if isinstance(job.x, Tensor) else (id(job.x), id(job.c))
-        place = (job.x.device, job.x.shape[1], job.c.shape[1], table)
+        # Rows that are there as a whole can be joined.
+        apart = None if isinstance(job.x, Tensor) else (id(job.x), id(job.c))
+        place = (job.x.device, job.x.shape[1], job.c.shape[1], apart)
         places.setdefault(place, []).append(job)
     found = []
     for members in (some for neighbours in places.values() for some in _joined(neighbours)):
@@ -152,11 +152,11 @@ def _fit_pack(jobs: list[Job], how: _How) -> list[tuple[Job, Outcome]]:
 
 def _train(jobs: Sequence[Job], how: _How) -> tuple[list[list[Trained]], KeyboardInterrupt | None]:
     """The results of every job's runs, also where the user has had enough of a lone fit."""
-    assert jobs[0].table is not None
+    assert jobs[0].pool is not None
     interrupt = None
     with _threads_for([job.run for job in jobs for _ in job.seeds], how):
         runs = [_moved(run, job.first) for job in jobs for run in job.runs()]
-        training = Training(runs, *jobs[0].table)
+        training = Training(runs, *jobs[0].pool)
         try:
             _go_through(training, jobs, how)
             if not training.is_stopped:
@@ -198,8 +198,8 @@ class OnAllRows(Training):
                 runs.append(replace(run, max_iter=min(run.max_iter, n_left)))
                 self._places.append(place)
                 self.jobs.append(job)
-        assert jobs[0].table is not None
-        super().__init__(runs, *jobs[0].table)
+        assert jobs[0].pool is not None
+        super().__init__(runs, *jobs[0].pool)
 
     def results(self) -> list[Trained]:
         results = list(self._before)
@@ -236,7 +236,7 @@ def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
 
 
 def _joined(jobs: list[Job]) -> list[list[Job]]:
-    """All of them, in one table; or where there is no room for that, those that share one."""
+    """All of them, by one pool; or where there is no room for that, those that share their rows."""
     try:
         _join(jobs)
         return [jobs]
@@ -250,7 +250,7 @@ def _joined(jobs: list[Job]) -> list[list[Job]]:
 
 
 def _join(jobs: Sequence[Job]) -> None:
-    """All their rows in one table, of which each job then has its part; equal ones are once there.
+    """All their rows in one pool, of which each job then has its part; equal ones are once there.
 
     Once for all batches: what each of them copied, as many as there are threads would hold.
     """
@@ -269,11 +269,11 @@ def _join(jobs: Sequence[Job]) -> None:
         if len(parts) > 1:
             part = slice(job.first, job.first + len(job.x))
             job.x, job.c = x[part], c[part]
-        job.table = x, c
+        job.pool = x, c
 
 
 def _moved(run: Run, first: int) -> Run:
-    """The run where its table begins at this row."""
+    """The run where its own rows begin at this one of the pool."""
     if not first:
         return run
     return replace(run, rows=run.rows + first, validation_rows=run.validation_rows + first)

@@ -32,8 +32,8 @@ _NESTED = ("Struct", "List", "Array")
 _DATES = ("datetime", "timedelta", "period", "date", "time", "duration")
 
 
-class Cells(NamedTuple):
-    """A column of a user's table, read or to be written."""
+class ColumnData(NamedTuple):
+    """The values of a column of a user's table, read or to be written, and their type."""
 
     name: Any
     values: np.ndarray
@@ -61,7 +61,7 @@ def unknown_dtype(name: Any, dtype: str) -> ValueError:
 # ---------------------------------------------------------------------- reading
 
 
-def read_columns(X: Any) -> list[Cells]:
+def read_columns(X: Any) -> list[ColumnData]:
     """The columns of a DataFrame, or of an array of any kind."""
     if not hasattr(X, "columns"):
         return [_of_array(i, narrowed(values)) for i, values in enumerate(as_array(X).T)]
@@ -120,7 +120,7 @@ def has_categories(X: Any) -> bool:
     """Whether a column's dtype, or a string in it, says that it is none of numbers."""
     if is_numeric(X) or (not hasattr(X, "columns") and as_array(X).ndim != 2):
         return False
-    return any(kind_of(cells.name, cells.dtype) == "category" for cells in read_columns(X))
+    return any(kind_of(column.name, column.dtype) == "category" for column in read_columns(X))
 
 
 def is_numeric(X: Any) -> bool:
@@ -228,11 +228,11 @@ def is_blank(values: np.ndarray, *, infinite: bool = False) -> np.ndarray:
     return np.array([missing(value) for value in values], dtype=bool)
 
 
-def _of_array(position: int, values: np.ndarray) -> Cells:
-    return _of_objects(Cells(f"x{position}", values, values.dtype.name))
+def _of_array(position: int, values: np.ndarray) -> ColumnData:
+    return _of_objects(ColumnData(f"x{position}", values, values.dtype.name))
 
 
-def _of_series(name: Any, series: Any) -> Cells:
+def _of_series(name: Any, series: Any) -> ColumnData:
     dtype, declared, is_ordered = series.dtype, None, False
     # Of pandas' sparse columns the dtype is that of their values.
     dtype = dtype.subtype if str(dtype).startswith("Sparse[") else dtype
@@ -248,21 +248,21 @@ def _of_series(name: Any, series: Any) -> Cells:
         # Beside missing cells numpy has integers as floats.
         objects = np.array(series.to_list(), dtype=object)
         values = objects if _is_whole(objects) else values
-    return _of_objects(Cells(name, values, text, declared, is_ordered))
+    return _of_objects(ColumnData(name, values, text, declared, is_ordered))
 
 
-def _of_objects(cells: Cells) -> Cells:
+def _of_objects(column: ColumnData) -> ColumnData:
     """Objects that are numbers, but for those missing, as what they are."""
-    if cells.dtype != "object":
-        return cells
-    types = {type(value) for value in cells.values[~is_blank(cells.values)].tolist()}
+    if column.dtype != "object":
+        return column
+    types = {type(value) for value in column.values[~is_blank(column.values)].tolist()}
     # What databases have for numbers is no Real by its class.
     if not types or bool in types or not all(issubclass(one, Real | Decimal) for one in types):
-        return cells
-    numbers = numbers_of(cells, "gaussian")
+        return column
+    numbers = numbers_of(column, "gaussian")
     if not all(issubclass(one, Integral) for one in types):
-        return cells._replace(values=numbers, dtype="float64")
-    return cells._replace(values=cells.values if _is_rounded(numbers) else numbers, dtype="Int64")
+        return column._replace(values=numbers, dtype="float64")
+    return column._replace(values=column.values if _is_rounded(numbers) else numbers, dtype="Int64")
 
 
 def _is_rounded(numbers: np.ndarray) -> bool:
@@ -271,36 +271,36 @@ def _is_rounded(numbers: np.ndarray) -> bool:
     return numbers.dtype.kind == "f" and bool((np.abs(numbers) >= np.float32(2**53)).any())
 
 
-def categories_of(cells: Cells) -> np.ndarray:
+def categories_of(column: ColumnData) -> np.ndarray:
     """Those that a column has, in their order."""
     try:
-        return np.unique(cells.values[~is_blank(cells.values)])
+        return np.unique(column.values[~is_blank(column.values)])
     except TypeError:
-        types = sorted({type(value).__name__ for value in cells.values.tolist()})
+        types = sorted({type(value).__name__ for value in column.values.tolist()})
         raise ValueError(
-            f"column {cells.name!r} of X has values of several types: {listed(types)}. As "
+            f"column {column.name!r} of X has values of several types: {listed(types)}. As "
             "categories they have no order: turn them all into strings."
         ) from None
 
 
-def check_finite(cells: Cells) -> None:
+def check_finite(column: ColumnData) -> None:
     """Infinity is no category."""
-    is_infinite = is_blank(cells.values, infinite=True) & ~is_blank(cells.values)
+    is_infinite = is_blank(column.values, infinite=True) & ~is_blank(column.values)
     if is_infinite.any():
         row = int(np.argmax(is_infinite))
         raise ValueError(
-            f"column {cells.name!r} of X has {cells.values.tolist()[row]!r} (row {row}), which is "
-            "no category: X contains infinity. Put a category of its own there, or NaN if the "
+            f"column {column.name!r} of X has {column.values.tolist()[row]!r} (row {row}), which "
+            "is no category: X contains infinity. Put a category of its own there, or NaN if the "
             "cell is missing."
         )
 
 
-def check_hashable(cells: Cells) -> None:
+def check_hashable(column: ColumnData) -> None:
     """A category is a single value, that others may be equal to."""
-    if found := first_unhashable(cells.values):
+    if found := first_unhashable(column.values):
         row, value = found
         raise ValueError(
-            f"column {cells.name!r} of X has {value!r} (row {row}), which is no category: a "
+            f"column {column.name!r} of X has {value!r} (row {row}), which is no category: a "
             f"{type(value).__name__} is not hashable. Turn the values into strings, or drop the "
             "column."
         )
@@ -312,19 +312,19 @@ def first_unhashable(values: np.ndarray) -> tuple[int, Any] | None:
     return next(((row, value) for row, value in rows if not isinstance(value, Hashable)), None)
 
 
-def numbers_of(cells: Cells, family: str) -> np.ndarray:
+def numbers_of(column: ColumnData, family: str) -> np.ndarray:
     """(N,) in float64, for a likelihood that is one of numbers; NaN where they are missing."""
-    blank = is_blank(cells.values)
+    blank = is_blank(column.values)
     numbers = np.full(len(blank), np.nan)
     try:
-        numbers[~blank] = cells.values[~blank].astype(np.float64)
+        numbers[~blank] = column.values[~blank].astype(np.float64)
         return numbers
     except (TypeError, ValueError):
-        values = cells.values.tolist()
+        values = column.values.tolist()
         there = np.flatnonzero(~blank).tolist()
         row = next(i for i in there if not is_number(values[i]))
     raise ValueError(
-        f"column {cells.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
+        f"column {column.name!r} of X has {values[row]!r} (row {row}), but its likelihood, "
         f"{family!r}, needs numbers. Use 'categorical' for this column."
     )
 
@@ -346,24 +346,24 @@ def library_of(X: Any) -> str:
     return name if name in LIBRARIES and hasattr(X, "columns") else ""
 
 
-def frame_of(library: str, columns: Sequence[Cells]) -> Any:
+def frame_of(library: str, columns: Sequence[ColumnData]) -> Any:
     """A DataFrame of that library."""
     return {"pandas": _pandas, "polars": _polars}[library](columns)
 
 
-def kept(cells: Cells, X: Any, position: int) -> Cells:
-    """Cells of which those that are integers in this column of X are what they were."""
-    if cells.values.dtype.kind not in "iu":
-        return cells
+def kept(column: ColumnData, X: Any, position: int) -> ColumnData:
+    """A column that was decoded, with the integers that this column of X has kept as they are."""
+    if column.values.dtype.kind not in "iu":
+        return column
     given = _exactly(X, position)
     if given.dtype.kind in "iu":
-        return cells._replace(values=given)
+        return column._replace(values=given)
     if given.dtype.kind != "O":
-        return cells
+        return column
     whole = np.array([isinstance(value, Integral) for value in given.tolist()], dtype=bool)
-    values = cells.values.copy()
+    values = column.values.copy()
     values[whole] = given[whole].astype(values.dtype)  # of strings the numbers are kept
-    return cells._replace(values=values)
+    return column._replace(values=values)
 
 
 def _exactly(X: Any, position: int) -> np.ndarray:
@@ -381,31 +381,31 @@ def with_index(rows: Any, X: Any) -> Any:
     return rows
 
 
-def _pandas(columns: Sequence[Cells]) -> Any:
+def _pandas(columns: Sequence[ColumnData]) -> Any:
     pd = importlib.import_module("pandas")
 
-    def series(cells: Cells) -> Any:
-        if cells.dtype == "category":
-            return pd.Categorical(cells.values, cells.declared, ordered=cells.is_ordered)
-        found = pd.Series(cells.values)
-        return found.astype(cells.dtype) if cells.dtype else found
+    def series(column: ColumnData) -> Any:
+        if column.dtype == "category":
+            return pd.Categorical(column.values, column.declared, ordered=column.is_ordered)
+        found = pd.Series(column.values)
+        return found.astype(column.dtype) if column.dtype else found
 
-    return pd.DataFrame({cells.name: series(cells) for cells in columns})
+    return pd.DataFrame({column.name: series(column) for column in columns})
 
 
-def _polars(columns: Sequence[Cells]) -> Any:
+def _polars(columns: Sequence[ColumnData]) -> Any:
     pl = importlib.import_module("polars")
 
-    def series(cells: Cells) -> Any:
-        is_text = cells.values.dtype.kind in "OU"
-        found = pl.Series(cells.name, cells.values.tolist() if is_text else cells.values)
-        if not cells.dtype:
+    def series(column: ColumnData) -> Any:
+        is_text = column.values.dtype.kind in "OU"
+        found = pl.Series(column.name, column.values.tolist() if is_text else column.values)
+        if not column.dtype:
             return found
-        if cells.declared is not None:
-            return found.cast(pl.Enum(cells.declared.tolist()))
-        return found.cast(_polars_dtype(cells.dtype))
+        if column.declared is not None:
+            return found.cast(pl.Enum(column.declared.tolist()))
+        return found.cast(_polars_dtype(column.dtype))
 
-    return pl.DataFrame([series(cells) for cells in columns])
+    return pl.DataFrame([series(column) for column in columns])
 
 
 def _polars_dtype(text: str) -> Any:

@@ -27,9 +27,9 @@ from skvae._memory import SHARE_OF_MEMORY, free_bytes
 from skvae._messages import changed_error, warn_user
 from skvae._rows import Chosen, Rows, SparseRows, chunks
 from skvae._run import Run
+from skvae._schema import Schema
 from skvae._sklearn import is_mapped, to_rows
 from skvae._starts import Starts
-from skvae._tables import Table
 from skvae._vae import VAE, Architecture, from_state
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Request(NamedTuple):
     values: Values | None  # columns of the condition
     kinds: Sequence[str] | None  # of these columns
     is_partial: bool = False
-    table: Table | None = None  # how X was read
+    schema: Schema | None = None  # that X was read by
     source: str = ""  # of the condition
     data: Hashable = None  # requests of equal data have equal values here, or None
 
@@ -78,7 +78,7 @@ class Job:
     dtype: str  # of X
     design: dict[str, Any]
     previous: Fitted | None
-    table: tuple[Rows, Tensor] | None = None  # x and c of all that are packed with it
+    pool: tuple[Rows, Tensor] | None = None  # x and c of all jobs that it is joined with
     first: int = 0  # where its own begin there
 
     # What turns a mean of the model's densities into one of X's. It may go over all rows, and
@@ -117,9 +117,9 @@ class Job:
 
 def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
     """Check, split and encode; ``encoded`` keeps what requests of equal data share."""
-    estimator, x, table = request.estimator, to_rows(request.X), request.table
-    # Without a table X is numbers, all of one likelihood.
-    families = [str(estimator.likelihood)] * x.shape[1] if table is None else table.families
+    estimator, x, schema = request.estimator, to_rows(request.X), request.schema
+    # Without a schema X is numbers, all of one likelihood.
+    families = [str(estimator.likelihood)] * x.shape[1] if schema is None else schema.families
     check_support(x, families, estimator._place)
     random = check_random_state(estimator.random_state)
     design = _design(estimator, families)
@@ -219,7 +219,7 @@ def _encoded(
     """Scales and categories, those of before if there are any; by them x (N, D') and c (N, C)."""
     estimator, values, kinds = request.estimator, request.values, request.kinds
     if previous is None:
-        sizes = None if request.table is None else request.table.sizes
+        sizes = None if request.schema is None else request.schema.sizes
         ranges = Ranges.of(x)
         check_ranges(ranges, families, estimator._place)
         with_mask = bool((ranges.n_known < len(x)).any())

@@ -24,6 +24,7 @@ from skvae._frames import (
     without_na,
 )
 from skvae._messages import changed_error, listed
+from skvae._schema import Schema
 from skvae._sklearn import (
     check_feature_names,
     check_n_features,
@@ -33,7 +34,6 @@ from skvae._sklearn import (
     is_dispatched,
     to_tensor,
 )
-from skvae._tables import Table
 
 # What fills missing cells has nothing to say of sparse rows, which have none.
 _METHODS_OF_HOLES = ("impute", "sample_missing")
@@ -99,12 +99,12 @@ class ReadsX:
         """Whether X is numbers of one likelihood, and is not read column by column."""
         if reset:
             return isinstance(self.likelihood, str) and self.likelihood in OF_NUMBERS
-        return self._fitted.table is None
+        return self._fitted.schema is None
 
     def _read(
         self, X: Any, *, reset: bool, method: str, modelled: Sequence[int] | None = None
-    ) -> tuple[Any, Table | None]:
-        """X as a finite float array, and how it was read; None where it is plain.
+    ) -> tuple[Any, Schema | None]:
+        """X as a finite float array, and the schema that it was read by; None where it is plain.
 
         ``method`` is that of the user's call; ``modelled`` are the columns of X that are, if
         not all.
@@ -125,13 +125,13 @@ class ReadsX:
             )
         if modelled is None and is_numeric(X):
             valid = self._validate(X, reset=reset, method=method)
-            table = self._table(X, reset, method, modelled)
-            if "categorical" in table.families:
+            schema = self._schema_of(X, reset, method, modelled)
+            if "categorical" in schema.families:
                 valid = from_tensor(
-                    torch.from_numpy(table.encode(X, self.handle_unknown)).to(to_tensor(valid)),
+                    torch.from_numpy(schema.encode(X, self.handle_unknown)).to(to_tensor(valid)),
                     valid,
                 )
-            return valid, table
+            return valid, schema
         if not hasattr(X, "columns") and not (is_dispatched(X) and is_numeric(X)):
             X = check_array(as_array(X), dtype=None, ensure_all_finite=False, input_name="X")
         check_feature_names(self, X, reset=reset)
@@ -140,11 +140,11 @@ class ReadsX:
             raise ValueError(f"Found array with 0 feature(s) (shape={tuple(X.shape)}) in X.")
         if not X.shape[0]:
             raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) in X.")
-        table = self._table(X, reset, method, modelled)
-        encoded = table.encode(X, self.handle_unknown)
+        schema = self._schema_of(X, reset, method, modelled)
+        encoded = schema.encode(X, self.handle_unknown)
         if is_dispatched(X):
             encoded = from_tensor(torch.from_numpy(encoded), X)
-        return self._checked(encoded, reset=reset, method=method), table
+        return self._checked(encoded, reset=reset, method=method), schema
 
     def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
         """Columns of X, the modelled ones, as a finite float array."""
@@ -162,18 +162,20 @@ class ReadsX:
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
 
-    def _table(self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None) -> Table:
-        """How to read X: as in the first fit, if there was one."""
+    def _schema_of(
+        self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None
+    ) -> Schema:
+        """That of X; that of the first fit, if there was one."""
         if reset:
-            return Table.of(X, self.likelihood, modelled)
-        table = self._fitted.table
+            return Schema.of(X, self.likelihood, modelled)
+        schema = self._fitted.schema
         if method in METHODS_OF_FIT and not isinstance(self.likelihood, str):
-            known = [column.family for column in table.columns]
+            known = [field.family for field in schema.fields]
             asked = resolve_likelihoods(self.likelihood, X, read_columns(X), modelled, known)
             asked = [name for name in asked if name]
-            if asked != table.families:
-                raise changed_error([f"likelihood was {table.families} and is {asked}"])
-        return table
+            if asked != schema.families:
+                raise changed_error([f"likelihood was {schema.families} and is {asked}"])
+        return schema
 
     def _place(self, row: int | str, column: int) -> str:
         """What users call a cell of the columns that are modelled, or with ":" a column."""

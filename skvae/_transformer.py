@@ -147,8 +147,8 @@ class VAETransformer(BaseVAE):
         given = X, y
         with self._kept_if_it_fails():
             is_first = not self.warm_start or not hasattr(self, "_fitted")
-            X, table = self._read(X, reset=is_first, method="fit")
-            self._fit(X, None, None, table=table, given=given)
+            X, schema = self._read(X, reset=is_first, method="fit")
+            self._fit(X, None, None, schema=schema, given=given)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -173,8 +173,8 @@ class VAETransformer(BaseVAE):
         """
         with self._kept_if_it_fails():
             self._validate_params()  # which scikit-learn leaves out once there is a model
-            X, table = self._read(X, reset=not hasattr(self, "_fitted"), method="partial_fit")
-            self._fit(X, None, None, is_partial=True, table=table)
+            X, schema = self._read(X, reset=not hasattr(self, "_fitted"), method="partial_fit")
+            self._fit(X, None, None, is_partial=True, schema=schema)
         return self
 
     def transform(self, X: Any) -> Any:

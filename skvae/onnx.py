@@ -58,7 +58,7 @@ from skvae._likelihoods import (
 )
 from skvae._messages import listed
 from skvae._networks import Linear, Perceptron
-from skvae._tables import Column
+from skvae._schema import Field
 from skvae._transformer import VAETransformer
 from skvae._vae import LOG_SCALE_RANGE, Architecture
 from skvae.impute import VAEImputer
@@ -361,12 +361,12 @@ class _Inputs:
 
     def _is_single(self, model: BaseVAE, is_frame: bool) -> bool:
         """Whether `transform` works in float32, given such an X."""
-        modelled, table = _modelled(model), model._fitted.table
+        modelled, schema = _modelled(model), model._fitted.schema
         dtypes = [self.dtypes[self.places[i][0]] for i in modelled]
-        if table is None or not (is_frame or len(modelled) < model.n_features_in_):
+        if schema is None or not (is_frame or len(modelled) < model.n_features_in_):
             return bool(np.result_type(*dtypes) == np.float32)
-        pairs = zip(dtypes, table.modelled, strict=True)  # as in ``Table.encode``
-        numbers = {dtype for dtype, column in pairs if not column.is_categorical}
+        pairs = zip(dtypes, schema.modelled, strict=True)  # as in ``Schema.encode``
+        numbers = {dtype for dtype, field in pairs if not field.is_categorical}
         return numbers - {np.dtype(np.bool_)} == {np.dtype(np.float32)}
 
 
@@ -523,7 +523,9 @@ class _Rows:
 
     def _coded(self, position: int) -> tuple[_Node, _Node, _Node]:
         """Of a modelled column what `_one_hot` gives."""
-        return self._one_hot(self._modelled[position], self._model._fitted.table.modelled[position])
+        return self._one_hot(
+            self._modelled[position], self._model._fitted.schema.modelled[position]
+        )
 
     def _given(self, column: Labels | Number, position: int) -> _Node:
         """Of a column of the condition the columns of c, NaN where it is missing or unknown."""
@@ -533,7 +535,7 @@ class _Rows:
         raw = self._picked([position], np.float64)
         return ((raw - column.mean) / column.scale).cast(self.dtype)
 
-    def _one_hot(self, position: int, column: Column | Labels) -> tuple[_Node, _Node, _Node]:
+    def _one_hot(self, position: int, column: Field | Labels) -> tuple[_Node, _Node, _Node]:
         """A column of 0 and 1 for each category; where the cell is unknown, and missing, (N, 1)."""
         cells, is_text = self._picked([position], None), _is_of_text(column)
         if is_text != (cells.dtype.kind == "U"):
@@ -591,7 +593,7 @@ def _outside(x: _Node, support: Support) -> list[_Node]:
     return [outside]
 
 
-def _is_of_text(column: Column | Labels) -> bool:
+def _is_of_text(column: Field | Labels) -> bool:
     """Whether categories are text; else they are numbers."""
     kinds = {
         str if isinstance(value, str) else Real if isinstance(value, (Real, np.bool_)) else None

@@ -35,7 +35,7 @@ LAYERS = {
     "_reading": 3,
     "_messages": 3,
     "_families": 3,
-    "_tables": 3,
+    "_schema": 3,
     "_docs": 3,
     "_version": 3,
     "_fitted": 3,

@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from skvae import ConditionalVAE, VAETransformer
 from skvae import model_selection as ours
-from skvae._frames import Cells, frame_of
+from skvae._frames import ColumnData, frame_of
 from skvae.impute import VAEImputer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -385,7 +385,7 @@ def test_categories_of_any_type(values):
 def test_a_file_that_names_no_dtype_calls_nothing(text):
     """A state says what the dtypes of polars are; nothing else of polars is for it to ask for."""
     with pytest.raises(ValueError, match="no dtype of polars"):
-        frame_of("polars", [Cells("x", np.arange(3), text)])
+        frame_of("polars", [ColumnData("x", np.arange(3), text)])
 
 
 @pytest.mark.parametrize("kind", ["Int64", "category", "object", "polars"])

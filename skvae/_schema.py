@@ -1,4 +1,4 @@
-"""Tables as users have them <-> arrays of numbers: a category is its number, a bool 0 or 1.
+"""The schema of X, and by it X <-> arrays of numbers: a category is its number, a bool 0 or 1.
 
 Axes: ``N`` rows, ``D`` columns of X that are modelled.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from skvae._families import resolve_likelihoods
 from skvae._frames import (
     LIBRARIES,
-    Cells,
+    ColumnData,
     categories_of,
     check_finite,
     check_hashable,
@@ -30,8 +30,8 @@ from skvae._messages import listed
 
 
 @dataclass(frozen=True)
-class Column:
-    """What is known of a column after fit."""
+class Field:
+    """What is known of a column of X after fit, but for its values."""
 
     name: Any  # a made up one where there are no names
     dtype: str
@@ -41,14 +41,14 @@ class Column:
     is_ordered: bool = False
 
     @classmethod
-    def of(cls, cells: Cells, family: str) -> Column:
-        categories, is_declared = cells.declared, cells.declared is not None
+    def of(cls, column: ColumnData, family: str) -> Field:
+        categories, is_declared = column.declared, column.declared is not None
         if family and family != "categorical":
-            kind_of(cells.name, cells.dtype)  # what cannot be written again is not learned
+            kind_of(column.name, column.dtype)  # what cannot be written again is not learned
         if family == "categorical" and categories is None:
-            check_hashable(cells)
-            categories = categories_of(cells)
-        return cls(cells.name, cells.dtype, family, categories, is_declared, cells.is_ordered)
+            check_hashable(column)
+            categories = categories_of(column)
+        return cls(column.name, column.dtype, family, categories, is_declared, column.is_ordered)
 
     @property
     def is_categorical(self) -> bool:
@@ -63,15 +63,15 @@ class Column:
         assert self.categories is not None
         return len(self.categories)
 
-    def encode(self, cells: Cells, unknown: str) -> np.ndarray:
+    def encode(self, column: ColumnData, unknown: str) -> np.ndarray:
         """(N,) numbers; NaN where they are missing, or by ``unknown`` a category is new."""
         if not self.is_categorical:
-            return numbers_of(cells, self.family)
-        return self._codes(cells, unknown)
+            return numbers_of(column, self.family)
+        return self._codes(column, unknown)
 
-    def _codes(self, cells: Cells, unknown: str) -> np.ndarray:
+    def _codes(self, column: ColumnData, unknown: str) -> np.ndarray:
         assert self.categories is not None
-        values, is_infinite = cells.values, is_blank(self.categories, infinite=True)
+        values, is_infinite = column.values, is_blank(self.categories, infinite=True)
         numbers = enumerate(self.categories.tolist())
         number = {category: i for i, category in numbers if not is_infinite[i]}
         codes = np.full(len(values), np.nan)
@@ -79,10 +79,10 @@ class Column:
         try:
             codes[there] = [number.get(value, -1) for value in values[there].tolist()]
         except TypeError:
-            check_hashable(cells)
+            check_hashable(column)
             raise
         if (codes < 0).any():  # not for every cell, but where it may be
-            check_finite(cells)
+            check_finite(column)
         if unknown == "missing":
             codes[codes < 0] = np.nan
         if (codes < 0).any():
@@ -96,63 +96,63 @@ class Column:
             )
         return codes
 
-    def decode(self, numbers: np.ndarray, *, is_mean: bool) -> Cells:
-        """(N,) numbers -> cells like those that were read.
+    def decode(self, numbers: np.ndarray, *, is_mean: bool) -> ColumnData:
+        """(N,) numbers -> a column like the one that was read.
 
         Where means of integers lie between these, and where a category that is modelled as a
         number is drawn as one, they are no longer of the column's dtype.
         """
         if self.is_categorical:
             assert self.categories is not None
-            return self._cells(self.categories[numbers.astype(np.intp)])
+            return self._data(self.categories[numbers.astype(np.intp)])
         kind = kind_of(self.name, self.dtype)
         is_between = kind == "integer" and is_mean and bool((numbers != np.rint(numbers)).any())
         if kind == "category" or is_between:
-            return Cells(self.name, numbers, "")
+            return ColumnData(self.name, numbers, "")
         if kind == "integer":
             numbers = _integers(numbers, self.dtype)
-        return self._cells(numbers > 0.5 if kind == "bool" else numbers)
+        return self._data(numbers > 0.5 if kind == "bool" else numbers)
 
-    def _cells(self, values: np.ndarray) -> Cells:
+    def _data(self, values: np.ndarray) -> ColumnData:
         declared = self.categories if self.is_declared else None
-        return Cells(self.name, values, self.dtype, declared, self.is_ordered)
+        return ColumnData(self.name, values, self.dtype, declared, self.is_ordered)
 
 
 @dataclass(frozen=True)
-class Table:
-    """How to read X, and how to write rows like those of X."""
+class Schema:
+    """What columns X has: how to read such rows, and how to write them."""
 
-    columns: tuple[Column, ...]  # all that X has
+    fields: tuple[Field, ...]  # of all columns that X has
     library: str = ""  # of the DataFrame that was fitted; "" for an array
 
     @classmethod
-    def of(cls, X: Any, likelihood: Any, modelled: Sequence[int] | None = None) -> Table:
+    def of(cls, X: Any, likelihood: Any, modelled: Sequence[int] | None = None) -> Schema:
         """Of a DataFrame or array; the columns to be modelled, by default all."""
         read = read_columns(X)
         families = resolve_likelihoods(likelihood, X, read, modelled)
-        columns = tuple(Column.of(cells, name) for cells, name in zip(read, families, strict=True))
-        return cls(columns, library_of(X))
+        pairs = zip(read, families, strict=True)
+        return cls(tuple(Field.of(column, name) for column, name in pairs), library_of(X))
 
     @property
-    def modelled(self) -> list[Column]:
-        return [column for column in self.columns if column.family]
+    def modelled(self) -> list[Field]:
+        return [field for field in self.fields if field.family]
 
     @property
     def families(self) -> list[str]:
-        return [column.family for column in self.modelled]
+        return [field.family for field in self.modelled]
 
     @property
     def sizes(self) -> list[int]:
         """Categories of each modelled column; 1 for numbers."""
-        return [column.size for column in self.modelled]
+        return [field.size for field in self.modelled]
 
     def encode(self, X: Any, unknown: str) -> np.ndarray:
         """(N, D) numbers of the modelled columns, in float32 if these are."""
-        read = zip(self.columns, read_columns(X), strict=True)
-        pairs = [(column, cells) for column, cells in read if column.family]
-        dtypes = {cells.values.dtype for column, cells in pairs if not column.is_categorical}
+        read = zip(self.fields, read_columns(X), strict=True)
+        pairs = [(field, column) for field, column in read if field.family]
+        dtypes = {column.values.dtype for field, column in pairs if not field.is_categorical}
         is_single = dtypes - {np.dtype(bool)} == {np.dtype(np.float32)}
-        encoded = np.column_stack([column.encode(cells, unknown) for column, cells in pairs])
+        encoded = np.column_stack([field.encode(column, unknown) for field, column in pairs])
         return encoded.astype(np.float32) if is_single else encoded
 
     def decode(
@@ -170,43 +170,41 @@ class Table:
         """
         parts = iter(x.T)
         columns = [
-            column.decode(next(parts), is_mean=is_mean)
-            if column.family
-            else column._cells(beside[i])
-            for i, column in enumerate(self.columns)
+            field.decode(next(parts), is_mean=is_mean) if field.family else field._data(beside[i])
+            for i, field in enumerate(self.fields)
         ]
         if completed is not None:
             # A category that was not there in fit may count as missing.
             columns = [
-                cells if column.is_categorical else kept(cells, completed, i)
-                for i, (column, cells) in enumerate(zip(self.columns, columns, strict=True))
+                column if field.is_categorical else kept(column, completed, i)
+                for i, (field, column) in enumerate(zip(self.fields, columns, strict=True))
             ]
         if self.library:
             return frame_of(self.library, columns)
-        if all(cells.values.dtype.kind in "biuf" for cells in columns):
-            return np.column_stack([cells.values for cells in columns]).astype(x.dtype)
+        if all(column.values.dtype.kind in "biuf" for column in columns):
+            return np.column_stack([column.values for column in columns]).astype(x.dtype)
         table = np.empty((len(x), len(columns)), dtype=object)
-        for i, cells in enumerate(columns):
-            table[:, i] = cells.values
+        for i, column in enumerate(columns):
+            table[:, i] = column.values
         return table
 
     def to_plain(self) -> dict[str, Any]:
-        return {"columns": [asdict(column) for column in self.columns], "library": self.library}
+        return {"columns": [asdict(field) for field in self.fields], "library": self.library}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Table:
+    def from_plain(cls, plain: Mapping[str, Any]) -> Schema:
         """Raises ValueError where it is not what `to_plain` gives."""
-        columns = tuple(Column(**column) for column in plain["columns"])
-        for column in columns:
-            categories = column.categories
-            if column.family and not column.is_categorical:
-                kind_of(column.name, column.dtype)
+        fields = tuple(Field(**field) for field in plain["columns"])
+        for field in fields:
+            categories = field.categories
+            if field.family and not field.is_categorical:
+                kind_of(field.name, field.dtype)
             is_list = isinstance(categories, np.ndarray) and categories.ndim == 1
-            if not isinstance(column.dtype, str) or not (is_list or categories is None):
-                raise ValueError(f"its column {column.name!r} cannot be")
+            if not isinstance(field.dtype, str) or not (is_list or categories is None):
+                raise ValueError(f"its column {field.name!r} cannot be")
         if plain["library"] not in ("", *LIBRARIES):
             raise ValueError(f"it has DataFrames of {plain['library']!r}")
-        return cls(columns, plain["library"])
+        return cls(fields, plain["library"])
 
 
 def _integers(numbers: np.ndarray, dtype: str) -> np.ndarray:
