@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,37 @@ _TENSORS = ("shift", "scale", "varies", "totals")
 
 
 @dataclass(frozen=True)
+class Design:
+    """The parameters that make the network, in plain types: a warm start may not change them."""
+
+    n_components: int
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    exposure: str | None
+    likelihood: str | list[str]  # as it was given, or of each modelled column
+    # "feature" where no likelihood has a variance.
+    noise_variance: Literal["feature", "shared", "decoder"] | float
+
+    def changed(self, other: Design) -> list[str]:
+        """What the other has in place of this, in words."""
+        return [
+            f"{name} was {old!r} and is {getattr(other, name)!r}"
+            for name, old in vars(self).items()
+            if getattr(other, name) != old
+        ]
+
+    def to_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Design:
+        """Raises ValueError where the names are not those that `to_plain` gives."""
+        if set(plain) != {parameter.name for parameter in fields(cls)}:
+            raise ValueError("its parameters are not those of its network")
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """All that a fit leaves behind, out of the sight of scikit-learn's array checks."""
 
@@ -36,7 +67,7 @@ class Fitted:
     conditions: Conditions
     optimizer: AdamState
     dtype: str  # of fit's X
-    design: dict[str, Any]  # the parameters that a warm start may not change
+    design: Design
     schema: Schema | None = None  # of X, where it is more than numbers of one kind
     n_vain: int = 0  # fits that went on from this model and came to no better one
     _casts: dict[torch.dtype, VAE] = field(
@@ -81,7 +112,7 @@ class Fitted:
                 "is_named": self.conditions.is_named,
             },
             "dtype": self.dtype,
-            "design": self.design,
+            "design": self.design.to_plain(),
             "n_vain": self.n_vain,
         }
 
@@ -109,9 +140,9 @@ class Fitted:
         conditions = _conditions(plain["conditions"], architecture.n_conditions)
         if plain["dtype"] not in _DTYPES:
             raise ValueError(f"it has the dtype {plain['dtype']!r}")
-        design = dict(plain["design"])
+        design = Design.from_plain(plain["design"])
         _check_design(design, architecture, codec.families)
-        if (schema is None) != (str(design["likelihood"]) in OF_NUMBERS):
+        if (schema is None) != (str(design.likelihood) in OF_NUMBERS):
             raise ValueError("its table is not that of its likelihood")
         shapes = {
             name: tuple(t.shape)
@@ -163,19 +194,21 @@ def _architecture(plain: dict[str, Any]) -> Architecture:
     return found
 
 
-def _check_design(
-    design: dict[str, Any], architecture: Architecture, families: Sequence[str]
-) -> None:
-    """The parameters that a warm start may not change are those that made the network."""
-    likelihood = design["likelihood"]
+def _check_design(design: Design, architecture: Architecture, families: Sequence[str]) -> None:
+    """It is of this network, and of columns of these families."""
+    likelihood = design.likelihood
     if likelihood != "auto" and list(families) != (
         [likelihood] * len(families) if isinstance(likelihood, str) else likelihood
     ):
         raise ValueError("its likelihood is not that of its columns")
-    same = ("n_components", "hidden_layer_sizes", "activation")
-    expected = {name: getattr(architecture, name) for name in same}
-    expected |= {"noise_variance": architecture.noise, "likelihood": likelihood}
-    expected |= {"exposure": "total" if architecture.has_exposure else None}
+    expected = Design(
+        n_components=architecture.n_components,
+        hidden_layer_sizes=architecture.hidden_layer_sizes,
+        activation=architecture.activation,
+        exposure="total" if architecture.has_exposure else None,
+        likelihood=likelihood,
+        noise_variance=architecture.noise,
+    )
     if design != expected:
         raise ValueError("its parameters are not those of its network")
 

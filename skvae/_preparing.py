@@ -21,7 +21,7 @@ from skvae._answers import Answers
 from skvae._checks import check_counts, check_ranges, check_support, check_totals
 from skvae._codec import ColumnCodec, Ranges
 from skvae._conditions import Conditions, Values
-from skvae._fitted import Fitted, moved
+from skvae._fitted import Design, Fitted, moved
 from skvae._likelihoods import LIKELIHOODS
 from skvae._memory import SHARE_OF_MEMORY, free_bytes
 from skvae._messages import changed_error, warn_user
@@ -76,7 +76,7 @@ class Job:
     starts: Starts
     seeds: list[tuple[int, int]]  # of each run: of its start, and of its training
     dtype: str  # of X
-    design: dict[str, Any]
+    design: Design
     previous: Fitted | None
     pool: tuple[Rows, Tensor] | None = None  # x and c of all jobs that it is joined with
     first: int = 0  # where its own begin there
@@ -161,8 +161,8 @@ def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
     )
 
 
-def _design(estimator: BaseVAE, families: Sequence[str]) -> dict[str, Any]:
-    """The parameters that make the shape of the model."""
+def _design(estimator: BaseVAE, families: Sequence[str]) -> Design:
+    """By the estimator's parameters, which are checked together here."""
     given: Any = estimator.hidden_layer_sizes
     sizes: tuple[Any, ...] = (given,) if isinstance(given, Integral) else tuple(given)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
@@ -183,28 +183,23 @@ def _design(estimator: BaseVAE, families: Sequence[str]) -> dict[str, Any]:
     ):
         noise = "feature"  # there is no variance to speak of
     likelihood = estimator.likelihood
-    return {
-        "n_components": int(estimator.n_components),
-        "hidden_layer_sizes": tuple(int(size) for size in sizes),
-        "activation": estimator.activation,
-        "exposure": exposure,
-        "likelihood": likelihood if isinstance(likelihood, str) else list(families),
-        "noise_variance": noise if isinstance(noise, str) else float(noise),
-    }
+    return Design(
+        n_components=int(estimator.n_components),
+        hidden_layer_sizes=tuple(int(size) for size in sizes),
+        activation=estimator.activation,
+        exposure=exposure,
+        likelihood=likelihood if isinstance(likelihood, str) else list(families),
+        noise_variance=noise if isinstance(noise, str) else float(noise),
+    )
 
 
-def _previous(request: Request, design: dict[str, Any]) -> Fitted | None:
+def _previous(request: Request, design: Design) -> Fitted | None:
     """What to go on from, if anything; its design has to be the same."""
     estimator = request.estimator
     previous: Fitted | None = getattr(estimator, "_fitted", None)
     if previous is None or not (request.is_partial or estimator.warm_start):
         return None
-    changed = [
-        f"{name} was {old!r} and is {design[name]!r}"
-        for name, old in previous.design.items()
-        if design[name] != old
-    ]
-    if changed:
+    if changed := previous.design.changed(design):
         raise changed_error(changed)
     return previous
 
@@ -300,17 +295,17 @@ def _moved(places: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tenso
 
 
 def _architecture(
-    design: dict[str, Any], codec: ColumnCodec, x: Rows, c: Tensor, previous: Fitted | None
+    design: Design, codec: ColumnCodec, x: Rows, c: Tensor, previous: Fitted | None
 ) -> Architecture:
     is_masked = x.shape[1] > codec.width
     return Architecture(
         n_features=codec.n_features,
-        n_components=design["n_components"],
+        n_components=design.n_components,
         n_conditions=c.shape[1],
-        hidden_layer_sizes=design["hidden_layer_sizes"],
-        activation=design["activation"],
+        hidden_layer_sizes=design.hidden_layer_sizes,
+        activation=design.activation,
         likelihood=codec.likelihood,
-        noise=design["noise_variance"],
+        noise=design.noise_variance,
         # A model that goes on keeps the encoder it has.
         sees_mask=previous.model.architecture.sees_mask if previous else is_masked,
         has_exposure=codec.is_relative,

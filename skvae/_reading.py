@@ -113,7 +113,7 @@ class ReadsX:
         check_names_differ(X)
         is_fit = method in METHODS_OF_FIT
         if not reset and is_fit and self._is_plain(True) != self._is_plain(False):
-            was = self._fitted.design["likelihood"]
+            was = self._fitted.design.likelihood
             raise changed_error([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
             check_no_dates(X)

@@ -239,5 +239,5 @@ def _check_condition(model: BaseVAE, y: Any) -> None:
 
 def _holes(X: Any) -> np.ndarray:
     """NaN where a cell of X is missing, whatever its column has for that, and 0 elsewhere."""
-    missing = [is_blank(cells.values) for cells in read_columns(received(X))]
+    missing = [is_blank(column.values) for column in read_columns(received(X))]
     return np.where(np.column_stack(missing), np.nan, 0.0)

@@ -402,7 +402,7 @@ def test_what_goes_wrong_in_a_training_is_the_error_of_its_fit(data, monkeypatch
     train = _fitting._train
 
     def stumbles_over_two(jobs, *args):
-        if any(job.design["n_components"] == 2 for job in jobs):
+        if any(job.design.n_components == 2 for job in jobs):
             raise RuntimeError("two is too many")
         return train(jobs, *args)
 
