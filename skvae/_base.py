@@ -24,6 +24,7 @@ from torch import Tensor
 
 from skvae import _inference as inference
 from skvae._answers import Answers
+from skvae._conditions import Condition
 from skvae._deferred import Deferrable
 from skvae._docs import LinksToDocs
 from skvae._epochs import Epochs
@@ -155,20 +156,17 @@ class BaseVAE(
     def _fit(
         self,
         X: Any,
-        values: Any,
-        kinds: Any,
+        condition: Condition | None,
+        schema: Schema | None,
         *,
         is_partial: bool = False,
-        schema: Schema | None = None,
-        source: str = "",
         given: tuple[Any, Any] | None = None,
     ) -> None:
-        """From validated X and the columns of its condition to the fitted attributes.
+        """From validated X and its condition to the fitted attributes.
 
-        ``schema`` is what X was read by, ``source`` where the condition was. Callbacks are told of
-        X and y as they were given.
+        ``schema`` is what X was read by. Callbacks are told of X and y as they were ``given``.
         """
-        request = Request(self, X, values, kinds, is_partial, schema, source)
+        request = Request(self, X, condition, is_partial, schema)
         cache, context = self._take_cache(), None
         outcome = cache.lookup(request) if cache is not None and not is_partial else None
         if given is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
+    Condition,
     columns_named,
     kinds_of,
     kinds_of_target,
@@ -657,47 +658,45 @@ class ConditionalVAE(BaseVAE):
             self._validate_params()  # which scikit-learn leaves out once there is a model
         method = "partial_fit" if is_partial else "fit"
         X, in_columns, schema = self._split_columns(X, reset=not goes_on, method=method)
-        n_rows = X.shape[0]
-        is_told = not self._is_noted  # else the fit that is evaluated warns of the condition
+        found = self._condition_of_fit(given, condition, in_columns, X.shape[0])
+        if goes_on:  # whether score(X, y) is given y is settled
+            found = found._replace(source=self._source)
+        elif not self._is_noted:
+            warn_of_many_labels(found)
+        self._fit(X, found, schema, is_partial=is_partial, given=None if is_partial else given)
+        return self
+
+    def _condition_of_fit(
+        self, given: tuple[Any, Any], condition: Any, in_columns: _Columns | None, n_rows: int
+    ) -> Condition:
+        """The condition of the rows, from the one place where it is.
+
+        ``given`` are the user's X and y, ``in_columns`` the columns of X that are the condition.
+        """
+        X, y = given
         if condition is not None and in_columns is not None:
             raise ValueError(
                 f"condition= was given, and condition_columns={self.condition_columns!r} "
                 "too. The condition comes from one place: leave one of them out."
             )
         if in_columns is not None:
-            source, values, beside = "columns", in_columns, given[0]
-            if hasattr(beside, "columns"):
-                beside = beside[[beside.columns[i] for i in self._condition_at]]
-            kinds = kinds_of(beside, values)
-        elif condition is not None:
-            source, values = "keyword", read_condition(condition, n_rows)
-            kinds = kinds_of(condition, values)
-        elif y is not None:
-            source, values = "target", read_target(y, n_rows, warn=is_told)
-            kinds = kinds_of_target(y, values)
-        else:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None: it "
-                "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
-                "condition_columns of X. Without any condition, use VAETransformer."
-            )
-        if goes_on:  # whether score(X, y) is given y is settled
-            source = self._source
-        elif is_told:
-            warn_of_many_labels(values, kinds)
-        self._fit(
-            X,
-            values,
-            kinds,
-            is_partial=is_partial,
-            schema=schema,
-            source=source,
-            given=None if is_partial else given,
+            beside = _part(X, self._condition_at) if hasattr(X, "columns") else X
+            return Condition(in_columns, kinds_of(beside, in_columns), "columns")
+        if condition is not None:
+            values = read_condition(condition, n_rows)
+            return Condition(values, kinds_of(condition, values), "keyword")
+        if y is not None:
+            values = read_target(y, n_rows, warn=not self._is_noted)
+            return Condition(values, kinds_of_target(y, values), "target")
+        raise ValueError(
+            f"{type(self).__name__} requires y to be passed, but the target y is None: it "
+            "needs a condition for every row. Pass fit(X, y), fit(X, condition=...), or name "
+            "condition_columns of X. Without any condition, use VAETransformer."
         )
-        return self
 
     def _left_behind_of_condition(self, fitted: Fitted, request: Request) -> dict[str, Any]:
-        found: dict[str, Any] = {"_source": request.source}
+        assert request.condition is not None
+        found: dict[str, Any] = {"_source": request.condition.source}
         conditions = fitted.conditions
         if conditions.labels:
             found["categories_"] = conditions.labels
@@ -733,14 +732,33 @@ class ConditionalVAE(BaseVAE):
         self, X: Any, *, reset: bool, method: str
     ) -> tuple[Any, _Columns | None, Schema | None]:
         """X as a float array without the condition's columns, these, and the schema of X."""
-        given = X
-        X = received(X)
+        given, X = X, received(X)
         if not reset and method in METHODS_OF_FIT:
             self._check_condition_columns()
-        if (self.condition_columns is None) if reset else not self._condition_at:
-            self._condition_at = []
+        is_inside = self.condition_columns is not None if reset else bool(self._condition_at)
+        table = self._checked_table(X, reset=reset) if is_inside else X
+        if reset:
+            self._condition_at = self._positions(table) if is_inside else []
+        if not is_inside:
             X, schema = self._read(X, reset=reset, method=method)
             return X, None, schema
+        others = _others(self._condition_at, table.shape[1])
+        if not others:
+            raise ValueError(
+                f"condition_columns={self.condition_columns!r} are all the columns of X; "
+                "none is left to model."
+            )
+        # Of a masked array integers stay labels, though received as floats.
+        beside = given if isinstance(given, np.ma.MaskedArray) else table
+        values = _columns_of_condition(beside, self._condition_at)
+        if self._is_plain(reset):
+            rest = _part(table, others)
+            return self._floats(rest, reset=reset, method=method, is_part=True), values, None
+        rest, schema = self._read(X, reset=reset, method=method, modelled=others)
+        return rest, values, schema
+
+    def _checked_table(self, X: Any, *, reset: bool) -> Any:
+        """X as a table of rows whose columns can be taken apart."""
         if issparse(X):
             raise TypeError(
                 "X is sparse, and condition_columns names columns of it. Give the condition by "
@@ -754,29 +772,7 @@ class ConditionalVAE(BaseVAE):
                 f"X has the shape {tuple(table.shape)}; it has to be a table with rows."
             )
         check_n_features(self, table, reset=reset)
-        if reset:
-            self._condition_at = self._positions(table)
-        positions = self._condition_at
-        others = _others(positions, table.shape[1])
-        if not others:
-            raise ValueError(
-                f"condition_columns={self.condition_columns!r} are all the columns of X; "
-                "none is left to model."
-            )
-        if hasattr(table, "columns"):
-            names = [table.columns[i] for i in range(table.shape[1])]
-            picked = [(str(names[i]), table[names[i]]) for i in positions]
-            rest = table[[names[i] for i in others]]
-        else:
-            # Of a masked array integers stay labels, though received as floats.
-            beside = given if isinstance(given, np.ma.MaskedArray) else table
-            picked = [(f"x{i}", beside[:, i]) for i in positions]
-            rest = columns_at(table, others)
-        values = [read_condition(column, names=[name])[0] for name, column in picked]
-        if self._is_plain(reset):
-            return self._checked(rest, reset=reset, method=method), values, None
-        rest, schema = self._read(X, reset=reset, method=method, modelled=others)
-        return rest, values, schema
+        return table
 
     def _position_in_X(self, column: int) -> int:
         if not self._condition_at:
@@ -891,6 +887,23 @@ class ConditionalVAE(BaseVAE):
 def _others(positions: Sequence[int], n_columns: int) -> list[int]:
     """The columns that are not at these positions: those that are modelled."""
     return [i for i in range(n_columns) if i not in positions]
+
+
+def _part(table: Any, positions: Sequence[int]) -> Any:
+    """A DataFrame or array of these columns alone."""
+    if hasattr(table, "columns"):
+        return table[[table.columns[i] for i in positions]]
+    return columns_at(table, positions)
+
+
+def _columns_of_condition(table: Any, positions: Sequence[int]) -> _Columns:
+    """These columns as those of a condition; in an array they have made up names."""
+    if hasattr(table, "columns"):
+        names = [table.columns[i] for i in positions]
+        named = [(str(name), table[name]) for name in names]
+    else:
+        named = [(f"x{i}", table[:, i]) for i in positions]
+    return [read_condition(column, names=[name])[0] for name, column in named]
 
 
 def _is_exact(values: np.ndarray, dtype: torch.dtype) -> bool:

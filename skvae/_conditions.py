@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ from skvae._sklearn import to_numpy
 
 #: The columns of a condition, with their names where they have any.
 Values = Sequence[tuple[str | None, np.ndarray]]
+
+
+class Condition(NamedTuple):
+    """The condition of the rows of a fit."""
+
+    values: Values
+    kinds: Sequence[str]  # of each column: "label", "category" or "number"
+    source: str  # where it was: in "columns" of X, the "keyword" or the "target" y
 
 
 # More labels than these, and than one for so many rows, are rather numbers.
@@ -121,8 +129,11 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """The columns of a condition; without any, c has no columns and one combination."""
+class ConditionCodec:
+    """Takes the columns of a condition to those of c, and combinations of labels back.
+
+    Without a condition c has no columns, and there is one combination.
+    """
 
     columns: tuple[Labels | Number, ...] = ()
     #: c of each combination of labels seen in training (M, C), and the log of its share.
@@ -134,7 +145,8 @@ class Conditions:
     is_named: bool = False  # whether the names are the user's, and not made up
 
     @classmethod
-    def of(cls, values: Values, kinds: Sequence[str]) -> Conditions:
+    def of(cls, condition: Condition) -> ConditionCodec:
+        values, kinds = condition.values, condition.kinds
         columns = tuple(
             Number.of(_name(i, name), v) if kind == "number" else Labels.of(_name(i, name), v)
             for i, ((name, v), kind) in enumerate(zip(values, kinds, strict=True))
@@ -346,9 +358,10 @@ def _kind_of_target(y: np.ndarray) -> str:
     return "number" if type_of_target(y, input_name="y").startswith("continuous") else "label"
 
 
-def warn_of_many_labels(values: Values, kinds: Sequence[str]) -> None:
+def warn_of_many_labels(condition: Condition) -> None:
     """Numbers that are labels only since they are whole: seldom what was meant."""
-    for i, ((name, column), kind) in enumerate(zip(values, kinds, strict=True)):
+    pairs = zip(condition.values, condition.kinds, strict=True)
+    for i, ((name, column), kind) in enumerate(pairs):
         if kind != "label" or column.dtype.kind not in "iuf":
             continue
         n_labels = len(np.unique(column))

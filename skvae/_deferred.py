@@ -65,8 +65,11 @@ class FitQueue:
 
     def add(self, key: Key, request: Request, cache: FitCache) -> None:
         first = self._data.setdefault(key[0], request)
-        # Of equal data one copy is kept.
-        request = request._replace(X=first.X, values=first.values, kinds=first.kinds, data=key[0])
+        # Of equal data one copy is kept; where a condition was is told by the request itself.
+        condition = first.condition
+        if condition is not None and request.condition is not None:
+            condition = condition._replace(source=request.condition.source)
+        request = request._replace(X=first.X, condition=condition, data=key[0])
         self.requests.setdefault(key, request)
         self._caches.setdefault(key, []).append(cache)
 
@@ -188,9 +191,10 @@ def _key(request: Request) -> Key:
     parameters["device"] = str(parameters["device"])  # which it is in another process
     X = request.X
     rows = (X.shape, X.indptr, X.indices, X.data) if issparse(X) else to_numpy(X)
-    data = (rows, request.values, request.kinds, request.schema)
+    values, kinds, source = request.condition or (None, None, "")
+    data = (rows, values, kinds, request.schema)
     # Of equal values, one may have come as a keyword and the other as y: that is kept by the fit.
-    return hashed(data), hashed((type(estimator), request.source, sorted(parameters.items())))
+    return hashed(data), hashed((type(estimator), source, sorted(parameters.items())))
 
 
 def hashed(value: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skvae._adam import AdamState
 from skvae._codec import ColumnCodec
-from skvae._conditions import Conditions, Labels, Number
+from skvae._conditions import ConditionCodec, Labels, Number
 from skvae._families import OF_NUMBERS
 from skvae._joint import named_columns
 from skvae._likelihoods import LIKELIHOODS
@@ -64,7 +64,7 @@ class Fitted:
 
     model: VAE  # lone, float32, on the device of the fit
     codec: ColumnCodec
-    conditions: Conditions
+    conditions: ConditionCodec
     optimizer: AdamState
     dtype: str  # of fit's X
     design: Design
@@ -217,11 +217,11 @@ def _are_counts(values: Sequence[Any], least: int) -> bool:
     return all(type(value) is int and value >= least for value in values)
 
 
-def _conditions(plain: dict[str, Any], n_columns: int) -> Conditions:
+def _conditions(plain: dict[str, Any], n_columns: int) -> ConditionCodec:
     columns = tuple(
         (Labels if "categories" in column else Number)(**column) for column in plain["columns"]
     )
-    found = Conditions(**{**plain, "columns": columns})
+    found = ConditionCodec(**{**plain, "columns": columns})
     labels = [column for column in columns if isinstance(column, Labels)]
     numbers = [column for column in columns if isinstance(column, Number)]
     is_right = (

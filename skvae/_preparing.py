@@ -20,7 +20,7 @@ from torch import Tensor
 from skvae._answers import Answers
 from skvae._checks import check_counts, check_ranges, check_support, check_totals
 from skvae._codec import ColumnCodec, Ranges
-from skvae._conditions import Conditions, Values
+from skvae._conditions import Condition, ConditionCodec
 from skvae._fitted import Design, Fitted, moved
 from skvae._likelihoods import LIKELIHOODS
 from skvae._memory import SHARE_OF_MEMORY, free_bytes
@@ -53,11 +53,9 @@ class Request(NamedTuple):
 
     estimator: BaseVAE
     X: Any  # (N, D)
-    values: Values | None  # columns of the condition
-    kinds: Sequence[str] | None  # of these columns
+    condition: Condition | None = None
     is_partial: bool = False
     schema: Schema | None = None  # that X was read by
-    source: str = ""  # of the condition
     data: Hashable = None  # requests of equal data have equal values here, or None
 
 
@@ -69,7 +67,7 @@ class Job:
     x: Rows  # (N, D'), on the device of the fit
     c: Tensor  # (N, C)
     codec: ColumnCodec
-    conditions: Conditions
+    conditions: ConditionCodec
     rows: Tensor  # to train on
     validation_rows: Tensor
     run: Run  # without weights, and without a seed
@@ -210,9 +208,9 @@ def _encoded(
     families: Sequence[str],
     device: torch.device,
     previous: Fitted | None,
-) -> tuple[ColumnCodec, Conditions, Rows, Tensor]:
+) -> tuple[ColumnCodec, ConditionCodec, Rows, Tensor]:
     """Scales and categories, those of before if there are any; by them x (N, D') and c (N, C)."""
-    estimator, values, kinds = request.estimator, request.values, request.kinds
+    estimator, condition = request.estimator, request.condition
     if previous is None:
         sizes = None if request.schema is None else request.schema.sizes
         ranges = Ranges.of(x)
@@ -222,7 +220,7 @@ def _encoded(
         if is_relative and with_mask:
             check_totals(x, families, estimator._place)
         codec = ColumnCodec.of(x, families, sizes, ranges, is_relative=is_relative)
-        conditions = Conditions.of(values, kinds) if values and kinds else Conditions()
+        conditions = ConditionCodec.of(condition) if condition else ConditionCodec()
     else:
         codec, conditions = previous.codec, previous.conditions
         if codec.positions("count"):
@@ -230,7 +228,8 @@ def _encoded(
         _warn_of_constant_columns(estimator, x, previous)
         with_mask = Answers(previous, estimator._place).needs_mask(x)
     rows = codec.encoded(x, torch.float32, device, with_mask=with_mask)
-    c = conditions.tensor(values or [], len(x), device, torch.float32)
+    values = condition.values if condition else []
+    c = conditions.tensor(values, len(x), device, torch.float32)
     is_apart = isinstance(x, SparseRows) or is_mapped(request.X) or not fits(rows)
     return codec, conditions, rows if is_apart else rows.whole(), c
 

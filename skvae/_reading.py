@@ -48,22 +48,24 @@ class ReadsX:
     handle_unknown: str
     _fitted: Fitted
 
-    def _validate(self, X: Any, *, reset: bool, method: str) -> Any:
+    def _floats(self, X: Any, *, reset: bool, method: str, is_part: bool = False) -> Any:
         """X as a float array with NaN where cells are missing; in fit, of two rows at least.
 
-        Or as sparse rows, which have all their cells.
+        Or as sparse rows, which have all their cells. ``is_part`` says that X has the modelled
+        columns alone, of which names and number have been checked.
         """
         X = without_na(X)
+        checks: dict[str, Any] = {
+            "accept_sparse": False if is_part or method in _METHODS_OF_HOLES else "csr",
+            "dtype": float_dtypes(X),
+            "ensure_min_samples": 2 if reset else 1,
+            "ensure_all_finite": True if issparse(X) else "allow-nan",
+        }
         with self._explains(X):
-            X = validate_data(
-                self,
-                X,
-                accept_sparse=False if method in _METHODS_OF_HOLES else "csr",
-                dtype=float_dtypes(X),
-                reset=reset,
-                ensure_min_samples=2 if reset else 1,
-                ensure_all_finite=True if issparse(X) else "allow-nan",
-            )
+            if is_part:
+                X = check_array(X, estimator=self, input_name="X", **checks)
+            else:
+                X = validate_data(self, X, reset=reset, **checks)
         if not reset and not issparse(X):
             check_same_namespace(X, self, attribute="kl_per_component_", method=method)
         return X
@@ -117,14 +119,14 @@ class ReadsX:
             raise changed_error([f"likelihood was {was!r} and is {self.likelihood!r}"])
         if self._is_plain(reset):
             check_no_dates(X)
-            return self._validate(X, reset=reset, method=method), None
+            return self._floats(X, reset=reset, method=method), None
         if issparse(X):
             raise TypeError(
                 "X is sparse, and likelihood names columns or is 'auto'. Sparse X takes one of "
                 f"{listed(sorted(OF_NUMBERS))} for all columns; or make X dense: X.toarray()."
             )
         if modelled is None and is_numeric(X):
-            valid = self._validate(X, reset=reset, method=method)
+            valid = self._floats(X, reset=reset, method=method)
             schema = self._schema_of(X, reset, method, modelled)
             if "categorical" in schema.families:
                 valid = from_tensor(
@@ -144,23 +146,7 @@ class ReadsX:
         encoded = schema.encode(X, self.handle_unknown)
         if is_dispatched(X):
             encoded = from_tensor(torch.from_numpy(encoded), X)
-        return self._checked(encoded, reset=reset, method=method), schema
-
-    def _checked(self, X: Any, *, reset: bool, method: str) -> Any:
-        """Columns of X, the modelled ones, as a finite float array."""
-        X = without_na(X)
-        with self._explains(X):
-            X = check_array(
-                X,
-                dtype=float_dtypes(X),
-                estimator=self,
-                input_name="X",
-                ensure_min_samples=2 if reset else 1,
-                ensure_all_finite="allow-nan",
-            )
-        if not reset:
-            check_same_namespace(X, self, attribute="kl_per_component_", method=method)
-        return X
+        return self._floats(encoded, reset=reset, method=method, is_part=True), schema
 
     def _schema_of(
         self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None

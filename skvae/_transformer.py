@@ -148,7 +148,7 @@ class VAETransformer(BaseVAE):
         with self._kept_if_it_fails():
             is_first = not self.warm_start or not hasattr(self, "_fitted")
             X, schema = self._read(X, reset=is_first, method="fit")
-            self._fit(X, None, None, schema=schema, given=given)
+            self._fit(X, None, schema, given=given)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -174,7 +174,7 @@ class VAETransformer(BaseVAE):
         with self._kept_if_it_fails():
             self._validate_params()  # which scikit-learn leaves out once there is a model
             X, schema = self._read(X, reset=not hasattr(self, "_fitted"), method="partial_fit")
-            self._fit(X, None, None, is_partial=True, schema=schema)
+            self._fit(X, None, schema, is_partial=True)
         return self
 
     def transform(self, X: Any) -> Any:

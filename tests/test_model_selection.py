@@ -593,7 +593,7 @@ def test_only_a_cpu_has_batches_side_by_side(data, monkeypatch):
     monkeypatch.setattr(_fitting, "prepare", elsewhere)
     monkeypatch.setattr(_fitting, "free_bytes", lambda device: 1e9)
     monkeypatch.setattr(_fitting, "_join", lambda jobs: None)
-    requests = [Request(vae(n_components=n), X, None, None) for n in (1, 2)]
+    requests = [Request(vae(n_components=n), X) for n in (1, 2)]
     outcomes = _fitting.fit_together(requests)
     assert all(outcome.error is not None for outcome in outcomes)
     assert numbers == [2, 1]
@@ -835,5 +835,5 @@ def test_a_device_of_torch_is_the_same_in_another_process():
     """Its state holds a string: answered fits were trained again there, each alone."""
     here = VAETransformer(device=torch.device("cpu"))
     there = pickle.loads(pickle.dumps(here))
-    keys = {_key(Request(model, np.zeros((2, 2)), None, None)) for model in (here, there)}
+    keys = {_key(Request(model, np.zeros((2, 2)))) for model in (here, there)}
     assert len(keys) == 1
