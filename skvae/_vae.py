@@ -168,10 +168,6 @@ class VAE(nn.Module):
             torch.zeros(n_models, n_free, width, dtype=torch.float32, device=device)
         )
 
-    @property
-    def n_models(self) -> int:
-        return self.encoder.linear.weight.shape[0]
-
     def encode(self, x: Tensor, c: Tensor) -> Posterior:
         """(K, B, D), (K, B, C) -> q(z|x, c)."""
         return Posterior.of(self.encoder(join(c, seen(x, self.architecture))))
@@ -333,7 +329,7 @@ def seen(x: Tensor, architecture: Architecture) -> Tensor:
 
 
 def seen_values(x: Tensor, architecture: Architecture) -> Tensor:
-    """The same without the mask."""
+    """The columns that the encoder sees, (..., D), without the mask."""
     first = architecture.n_counts
     return x[..., first : first + architecture.n_features]
 
@@ -390,20 +386,6 @@ def by_draw(rows: Tensor, n_draws: int) -> Tensor:
 State = Mapping[str, Tensor]
 
 
-def stack(models: Sequence[VAE]) -> VAE:
-    """Lone models -> one of K, smaller ones padded with zeros at the tail of each axis.
-
-    Padded units and components stay at zero: their inputs and outputs are zero and the
-    activations have act(0) = 0, so every gradient is exactly 0 (noise of padded
-    components has to be 0 too). The architectures may differ in ``n_components`` and
-    in the hidden sizes.
-    """
-    architecture = widest([model.architecture for model in models])
-    return from_state(
-        architecture, stack_states([model.state_dict() for model in models], architecture)
-    )
-
-
 def widest(architectures: Sequence[Architecture]) -> Architecture:
     """The architecture that all of these fit into."""
     layers = zip(*(a.hidden_layer_sizes for a in architectures), strict=True)
@@ -415,17 +397,17 @@ def widest(architectures: Sequence[Architecture]) -> Architecture:
 
 
 def stack_states(states: Sequence[State], architecture: Architecture) -> dict[str, Tensor]:
-    """States of lone models -> one of K, padded to the widest architecture."""
+    """States of lone models -> one of K, smaller ones padded with zeros at the tail of each axis.
+
+    The models may differ in ``n_components`` and in the hidden sizes; ``architecture`` is the
+    widest. Padded units and components stay at zero: their inputs and outputs are zero and the
+    activations have act(0) = 0, so every gradient is exactly 0 (noise of padded components has
+    to be 0 too).
+    """
     return {
         name: torch.cat([pad(state[name], (1, *shape[1:])) for state in states])
         for name, shape in _shapes(architecture, states[0]).items()
     }
-
-
-def unstack(model: VAE, architectures: Sequence[Architecture]) -> list[VAE]:
-    """One of K -> lone models of these architectures, the padding cut off."""
-    state = model.state_dict()
-    return [from_state(a, pick(state, k, a)) for k, a in enumerate(architectures)]
 
 
 def pick(state: State, k: int, architecture: Architecture) -> dict[str, Tensor]:
@@ -447,7 +429,7 @@ def _shapes(architecture: Architecture, state: State) -> dict[str, tuple[int, ..
 
 @lru_cache(maxsize=256)
 def _parameter_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
-    """Those of a lone model: to make one only to ask takes longer than a step."""
+    """The shapes of a lone model's parameters, kept: to make a model takes longer than a step."""
     parameters = VAE(architecture, device="meta").state_dict()
     return {name: tuple(t.shape) for name, t in parameters.items()}
 
