@@ -485,7 +485,7 @@ def busy(size: Size, arguments: argparse.Namespace) -> Table:
 
 
 def beside_others(work: Callable[[], float]) -> Callable[[], float]:
-    """The same while all cores but one are at work for somebody else."""
+    """Work that is done while all cores but one are at work for somebody else."""
 
     def crowded() -> float:
         command = [sys.executable, "-c", "while True: pass"]

@@ -207,7 +207,10 @@ class OneKernel:
 
 
 class Elementwise:
-    """The same operation by operation, by tensors of rates and counts: a graph can read them."""
+    """A step without the decay, one operation after the other.
+
+    Rates and counts are tensors, which a graph can read.
+    """
 
     def __init__(self, flat: _Flat, blocks: _Blocks, n_models: int, n_planned: int) -> None:
         self._flat = flat

@@ -62,7 +62,7 @@ class Answers:
         return inference.means(model, x, c)
 
     def posterior(self, X: Any, values: Values | None) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of the same, (N, Z) each."""
+        """Means and standard deviations of q(z|x), or of its mixture over labels, (N, Z) each."""
         model, x, c = self._asked(X, values)
         if c is None:
             return self._mixture(model, x, N_DRAWS_LABELS)
@@ -91,7 +91,10 @@ class Answers:
         return inference.scores(model, x, c, _noise(model, n_draws)).effective_sample_size
 
     def elbo_terms(self, X: Any, values: Values | None, n_draws: int) -> tuple[Tensor, Tensor]:
-        """E_q[log p(x|z)] in the units of X, and KL[q(z|x) || p(z)], (N,) each; labels likewise."""
+        """E_q[log p(x|z)] in the units of X, and KL[q(z|x) || p(z)], (N,) each.
+
+        Labels that are unknown take their likeliest values.
+        """
         model, x, c = self._asked_with_likeliest(X, values, n_draws)
         reconstruction, kl = inference.elbo_terms(model, x, c, _noise(model, n_draws))
         return reconstruction + self.fitted.codec.log_jacobian(x).to(reconstruction), kl
@@ -210,7 +213,7 @@ class Answers:
     def _asked_with_likeliest(
         self, X: Any, values: Values | None, n_draws: int
     ) -> tuple[VAE, Encoded, Tensor]:
-        """The same; labels that are unknown take their likeliest values."""
+        """The model, x and c of a question; labels that are unknown take their likeliest values."""
         model, x, c = self._asked(X, values)
         if c is None:
             likeliest = self._log_joint(model, x, n_draws).argmax(1).cpu().numpy()

@@ -96,7 +96,7 @@ class Encoded:
 
 
 class Ranges(NamedTuple):
-    """Of every column of X (N, D), in float64: what is there."""
+    """What values every column of X (N, D) has, in float64."""
 
     lowest: Tensor  # (D,)
     highest: Tensor  # (D,)
@@ -254,7 +254,7 @@ class ColumnCodec:
         return self.n_features + len(self._at("count")) + self.is_relative
 
     def log_exposure(self, n: int, generator: torch.Generator) -> Tensor | None:
-        """Of n rows (n, 1), drawn from those that were there; None if counts are not relative."""
+        """Logarithms of n exposures (n, 1), drawn from fit's rows; None without any."""
         if not self.is_relative:
             return None
         which = torch.randint(len(self.totals), (n,), generator=generator, device="cpu")
@@ -293,7 +293,7 @@ class ColumnCodec:
         return log_scale[self._sources]
 
     def mean_log_jacobian(self, encoded: Rows) -> float:
-        """The same averaged over rows."""
+        """The mean of ``log_jacobian`` over rows."""
         return self.log_jacobian(encoded).mean().item()
 
     def _shift_and_scale_of_logs(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -345,7 +345,7 @@ class ColumnCodec:
         return high, (1 / self.scale).float(), ((high - self.shift) / self.scale).float()
 
     def _chooser(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
-        """From rows of X, and the same standardised, to rows of the model, in parts."""
+        """What makes of rows of X, as they are and standardised, rows of the model, in parts."""
         counts = _part(self._at("count"))
         numbers = _part(self._at("standardised", "log", "plain"))
         categories = self._at("category")
@@ -380,11 +380,11 @@ class ColumnCodec:
         return x.to(dtype)
 
     def mean(self, p: Likelihood) -> Tensor:
-        """Of p(x|z), what can be averaged: of logarithms E[x] in the units of X."""
+        """The mean of p(x|z), for averages over z: of logarithms E[x] in the units of X."""
         return self._of_logs(p.mean, p, lambda mean, square: mean)
 
     def variance(self, p: Likelihood) -> Tensor:
-        """Of p(x|z), likewise: of logarithms the variance in squared units of X."""
+        """The variance of p(x|z), for averages over z: of logarithms in squared units of X."""
         return self._of_logs(
             p.variance, p, lambda mean, square: mean.square() * torch.expm1(square)
         )
@@ -460,7 +460,7 @@ class _Measure:
 
 
 def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
-    """Of the counts of rows, in order: of all of them, or means of so many like parts."""
+    """Totals of the counts of rows, in order: all of them, or the means of as many like parts."""
     counts = _counts(readings)
     totals = torch.cat([rows[:, counts].sum(1, dtype=torch.float64) for rows in chunks(x)])
     ordered = totals.sort()[0].cpu()
@@ -469,7 +469,7 @@ def _totals(x: Rows, readings: Sequence[str]) -> Tensor:
 
 
 def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Of rows (n, D) their exposure (n, 1), if counts are relative."""
+    """What gives of rows (n, D) their exposure (n, 1); None if counts are not relative."""
     if not len(totals):
         return None
     counts = _counts(readings)
@@ -482,17 +482,17 @@ def _exposed(readings: Sequence[str], totals: Tensor) -> Callable[[Tensor], Tens
 
 
 def _exposure(own: Tensor, totals: Tensor) -> Tensor:
-    """In units of the mean total."""
+    """The exposure of rows with these totals, in units of the mean total."""
     return (own / totals.mean().clamp(min=1.0).item()).clamp(min=_LEAST_EXPOSURE)
 
 
 def _counts(readings: Sequence[str]) -> slice | list[int]:
-    """Of a table the columns of counts."""
+    """Where the columns of counts are."""
     return _part([i for i, reading in enumerate(readings) if reading == "count"])
 
 
 def _part(columns: list[int]) -> slice | list[int]:
-    """Of a table these columns; where they stand side by side, without a copy."""
+    """An index of these columns: a slice, which copies nothing, where they are side by side."""
     if columns and columns == list(range(columns[0], columns[0] + len(columns))):
         return slice(columns[0], columns[0] + len(columns))
     return columns

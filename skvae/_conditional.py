@@ -104,7 +104,7 @@ class ConditionalVAE(BaseVAE):
 
     See Also
     --------
-    VAETransformer : The same without a condition.
+    VAETransformer : Variational autoencoder of X without a condition.
 
     References
     ----------

@@ -302,7 +302,7 @@ def _no_table(condition: Any, remedy: str) -> TypeError:
 
 
 def _unmasked(given: Any) -> Any:
-    """Of a masked array None where it is masked, which is as missing."""
+    """An array with None where a masked one is masked, which is as missing."""
     if not isinstance(given, np.ma.MaskedArray):
         return given
     if not np.ma.is_masked(given):

@@ -76,7 +76,7 @@ class Fitted:
 
     @property
     def n_steps(self) -> int:
-        """Those that led to this model."""
+        """The steps of training that led to this model."""
         return int(self.optimizer["n_steps"]["n_steps"])
 
     @property

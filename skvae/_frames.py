@@ -43,7 +43,7 @@ class ColumnData(NamedTuple):
 
 
 def kind_of(name: Any, dtype: str) -> str:
-    """Of a column with this dtype: "category", "bool", "integer" or "float"."""
+    """The kind of a column with this dtype: "category", "bool", "integer" or "float"."""
     if not dtype.startswith("interval"):
         for beginning, kind in _KINDS.items():
             if dtype.lower().startswith(beginning):
@@ -272,7 +272,7 @@ def _is_rounded(numbers: np.ndarray) -> bool:
 
 
 def categories_of(column: ColumnData) -> np.ndarray:
-    """Those that a column has, in their order."""
+    """The categories that a column has, in their order."""
     try:
         return np.unique(column.values[~is_blank(column.values)])
     except TypeError:

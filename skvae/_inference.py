@@ -271,7 +271,7 @@ def _pass_size(model: VAE, n_draws: int = 1) -> int:
 
 
 def _draws_size(model: VAE, n_draws: int) -> int:
-    """The same where z is drawn, which is read once, as are matrices of Z x Z."""
+    """Rows at once where z is drawn: its draws are read once, as are matrices of Z x Z."""
     n_components = model.architecture.n_components
     return _pass_size(model, max(n_draws * n_components // _DRAWN, n_components**2))
 

@@ -175,7 +175,7 @@ class _CovarianceSpectrum:
 
 
 class _RandomisedSpectrum:
-    """The same from the centred rows (N, D), by power iterations on a random basis.
+    """Principal components from the centred rows (N, D), by power iterations on a random basis.
 
     Halko, Martinsson & Tropp, Finding structure with randomness, 2011. The basis is
     kept from call to call: the units of factor analysis change little.

@@ -235,7 +235,7 @@ def _encoded(
 
 
 def _warn_of_constant_columns(estimator: BaseVAE, x: Rows, previous: Fitted) -> None:
-    """Of those that are no part of the model, as they were constant, and are so no more."""
+    """Warn of columns that were constant, and so no part of the model, and vary now."""
     if found := previous.codec.no_longer_constant(x, previous.torch_dtype):
         names = ", ".join(estimator._place(":", column) for column in found)
         warn_user(
@@ -274,7 +274,10 @@ def _with_all_columns(x: Rows, rows: Tensor, validation_rows: Tensor) -> tuple[T
 
 
 def _with_all_labels(c: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Likewise of labels, by c (N, C): a network knows nothing of those it was not trained on."""
+    """Rows to train on and to validate by; labels that only the latter have give one of these.
+
+    By c (N, C): a network knows nothing of labels that it was not trained on.
+    """
     is_there = c[validation_rows] != 0
     n_rows, n_validation = (c != 0).sum(0), is_there.sum(0)
     is_unknown = (n_rows == n_validation) & (n_rows > 0)
@@ -286,7 +289,7 @@ def _with_all_labels(c: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[
 
 
 def _moved(places: Tensor, rows: Tensor, validation_rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The same rows, but that the validation rows at these places are rows to train on."""
+    """Rows to train on, with the validation rows at these places, and the validation rows left."""
     places = places.to(rows.device)
     is_kept = torch.ones_like(validation_rows, dtype=torch.bool)
     is_kept[places] = False

@@ -184,5 +184,5 @@ def has_missing(x: Rows) -> bool:
 
 
 def is_missing_any(rows: Tensor) -> bool:
-    """The same of rows that are there. Their sum is looked at first: without NaN there is none."""
+    """Whether a cell of a tensor is NaN. Its sum, which is quicker, tells if none is."""
     return bool(rows.sum().isnan()) and bool(rows.isnan().any())

@@ -127,7 +127,7 @@ class Schema:
 
     @classmethod
     def of(cls, X: Any, likelihood: Any, modelled: Sequence[int] | None = None) -> Schema:
-        """Of a DataFrame or array; the columns to be modelled, by default all."""
+        """The schema of a DataFrame or array; all columns are modelled if none are named."""
         read = read_columns(X)
         families = resolve_likelihoods(likelihood, X, read, modelled)
         pairs = zip(read, families, strict=True)

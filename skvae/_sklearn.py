@@ -102,7 +102,10 @@ class _Writeable:
 
 
 def to_rows(X: Any) -> Tensor | SparseRows:
-    """The same where X may be sparse: a CSR matrix or array."""
+    """A validated X as a tensor, or as sparse rows if it is a CSR matrix or array.
+
+    The memory is shared, as by `to_tensor`.
+    """
     if not issparse(X):
         x = to_tensor(X)
         if x.device.type not in ("cpu", "cuda"):

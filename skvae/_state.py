@@ -74,7 +74,7 @@ def damaged(estimator: Any, finding: str) -> ValueError:
 
 
 def unmapped(value: Any) -> Any:
-    """The same, its memory maps read into memory; dicts, lists and tuples are new ones."""
+    """A value with its memory maps read into memory; dicts, lists and tuples are new ones."""
     if isinstance(value, np.memmap):
         return np.array(value)
     if type(value) is dict:

@@ -53,7 +53,7 @@ class Trained(NamedTuple):
     is_improving: bool  # at the last round
 
     def reorder(self, order: Tensor) -> Trained:
-        """The same with the components in this order, Adam's moments included."""
+        """This result with the components in another order, Adam's moments included."""
         a = self.model.architecture
         moments = {
             name: reorder_components(self.optimizer[name], a, order) for name in ("first", "second")

@@ -42,7 +42,7 @@ class VAETransformer(BaseVAE):
 
     See Also
     --------
-    ConditionalVAE : The same, given labels or numbers for every row.
+    ConditionalVAE : Variational autoencoder of X given labels or numbers for every row.
     skvae.impute.VAEImputer : Missing cells filled, as a step of a Pipeline.
     sklearn.decomposition.PCA : The linear model with one variance for all columns.
     sklearn.decomposition.FactorAnalysis : The linear model with one for each column.

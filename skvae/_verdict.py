@@ -16,7 +16,7 @@ ACTIVE_NATS = 0.01
 
 
 def doubts(estimator: BaseVAE, job: Job, best: Trained, *, is_interrupted: bool) -> Iterator[str]:
-    """Of an estimator that has its fitted attributes by ``best``: none, one or two."""
+    """None, one or two doubts of an estimator whose fitted attributes are by ``best``."""
     is_over = not job.request.is_partial  # which is not the end of anything
     architecture, rate = best.model.architecture, estimator.learning_rate_init
     if is_interrupted:

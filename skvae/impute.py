@@ -77,7 +77,7 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
     See Also
     --------
     sklearn.impute.IterativeImputer : One regression for each column.
-    skvae.VAETransformer.impute : The same of a fitted model.
+    skvae.VAETransformer.impute : Missing cells filled by a fitted model.
 
     References
     ----------

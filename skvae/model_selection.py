@@ -143,7 +143,7 @@ class GridSearchCV(_TrainsTogether, model_selection.GridSearchCV):
 {_LAST_PARAMETERS}
     See Also
     --------
-    sklearn.model_selection.GridSearchCV : The same, one fit after the other.
+    sklearn.model_selection.GridSearchCV : The search that makes one fit after the other.
 
     Examples
     --------
@@ -214,7 +214,7 @@ class RandomizedSearchCV(_TrainsTogether, model_selection.RandomizedSearchCV):
 {_LAST_PARAMETERS}
     See Also
     --------
-    sklearn.model_selection.RandomizedSearchCV : The same, one fit after the other.
+    sklearn.model_selection.RandomizedSearchCV : The search that makes one fit after the other.
 
     Examples
     --------

@@ -217,7 +217,7 @@ class _Graph:
         self._constants: dict[tuple[Any, ...], _Node] = {}
 
     def constant(self, values: Any, dtype: Any) -> _Node:
-        """The same values are kept once."""
+        """A constant with these values, of which the graph keeps one copy."""
         array = np.ascontiguousarray(values, dtype=dtype).reshape(np.shape(values))
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self._constants:
@@ -522,7 +522,7 @@ class _Rows:
         return _Cells(hot, hot, missing.expand(1, self._codec.sizes[position]))
 
     def _coded(self, position: int) -> tuple[_Node, _Node, _Node]:
-        """Of a modelled column what `_one_hot` gives."""
+        """What `_one_hot` gives of a modelled column."""
         return self._one_hot(
             self._modelled[position], self._model._fitted.schema.modelled[position]
         )
@@ -625,7 +625,7 @@ def _same_texts(cells: _Node, values: Sequence[str]) -> tuple[_Node, _Node]:
 
 
 def _same_numbers(cells: _Node, values: Sequence[Any]) -> tuple[_Node, _Node]:
-    """Likewise."""
+    """Which of these numbers each cell has, (N, values), and where it is missing, (N, 1)."""
     numbers = cells.cast(np.float64)
     missing = numbers.test("IsNaN")
     if cells.dtype.kind != "f" and np.array(values).dtype.kind in "bi":

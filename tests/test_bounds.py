@@ -102,7 +102,7 @@ class Tiny:
         return value.detach(), *torch.autograd.grad(value.sum(), leaves, retain_graph=True)
 
     def by_hand(self, bound):
-        """The same of a pair of value and gradients: autograd for the decoder alone."""
+        """Value and gradients of a bound that gives those in q: autograd for the decoder alone."""
         of_weight = []
 
         def decoder(weights):

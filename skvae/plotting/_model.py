@@ -121,17 +121,17 @@ class Model:
         return np.flatnonzero(self.kl > ACTIVE_NATS).tolist() or list(range(len(self.kl)))
 
     def positions(self, components: Sequence[int | str] | int | str) -> list[int]:
-        """Of components given by position or by the name that transform gives them."""
+        """Positions of components given by position or by the name that transform gives them."""
         return positions_of(components, self.vae.get_feature_names_out().tolist(), "component")
 
     # ------------------------------------------------------------------------- rows
 
     def posterior(self, X: Any, condition: Any = None) -> Moments:
-        """Of q(z|x) for rows in the user's units."""
+        """Moments of q(z|x) for rows in the user's units."""
         return self._moments(self._enter(X), condition)
 
     def encode(self, X: Any, condition: Any = None) -> tuple[Moments, Any]:
-        """The same, and the condition of each row: labels that are unknown are the likeliest."""
+        """Moments of q(z|x), and the condition of each row: if unknown, its likeliest labels."""
         entered = self._enter(X)
         if condition is None and isinstance(self.vae, ConditionalVAE):
             if self.vae.condition_columns is not None:

@@ -71,7 +71,7 @@ class ReconstructionDisplay:
 
     See Also
     --------
-    SampleDisplay : The same beside each other where z is drawn from p(z).
+    SampleDisplay : Means and draws beside each other where z is drawn from p(z).
 
     Examples
     --------

@@ -81,12 +81,12 @@ class SampleDisplay:
     scatters_ : list of PathCollection
         Those of the samples, then those of the means, in the order of the conditions.
     histograms_ : list of StepPatch
-        The same where one column is shown.
+        Those of the samples, then those of the means, where one column is shown.
     legend_ : Legend or None
 
     See Also
     --------
-    ReconstructionDisplay : The same where z is that of a row.
+    ReconstructionDisplay : Means and draws beside the row that z is of.
 
     Examples
     --------
