@@ -1,4 +1,4 @@
-"""What a fit leaves behind, and the same as plain data that any machine can load."""
+"""What a fit leaves behind: as tensors, and as plain data that any machine can load."""
 
 from __future__ import annotations
 
