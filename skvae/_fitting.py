@@ -236,7 +236,7 @@ def _by_job(jobs: Sequence[Job], of_runs: Iterable[_T]) -> list[list[_T]]:
 
 
 def _joined(jobs: list[Job]) -> list[list[Job]]:
-    """All of them, by one pool; or where there is no room for that, those that share their rows."""
+    """All jobs, by one pool; or where there is no room for that, those that share their rows."""
     try:
         _join(jobs)
         return [jobs]
@@ -273,7 +273,7 @@ def _join(jobs: Sequence[Job]) -> None:
 
 
 def _moved(run: Run, first: int) -> Run:
-    """The run where its own rows begin at this one of the pool."""
+    """The run with its rows counted from the first one of the pool, where its own begin here."""
     if not first:
         return run
     return replace(run, rows=run.rows + first, validation_rows=run.validation_rows + first)

@@ -160,7 +160,7 @@ def prepare(request: Request, encoded: dict[Hashable, Any]) -> Job:
 
 
 def _design(estimator: BaseVAE, families: Sequence[str]) -> Design:
-    """By the estimator's parameters, which are checked together here."""
+    """The design by the estimator's parameters, which are held to each other here."""
     given: Any = estimator.hidden_layer_sizes
     sizes: tuple[Any, ...] = (given,) if isinstance(given, Integral) else tuple(given)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):

@@ -151,7 +151,7 @@ class ReadsX:
     def _schema_of(
         self, X: Any, reset: bool, method: str, modelled: Sequence[int] | None
     ) -> Schema:
-        """That of X; that of the first fit, if there was one."""
+        """The schema of X in a first fit; later that of the first fit."""
         if reset:
             return Schema.of(X, self.likelihood, modelled)
         schema = self._fitted.schema
