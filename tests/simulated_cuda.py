@@ -26,7 +26,6 @@ import torch
 from torch._C import DispatchKey
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _CUDA = torch.device("cuda:0")
@@ -155,6 +154,28 @@ def _is_view(function):
     return is_said or _name(function) in _VIEWS
 
 
+def _tensors(value):
+    """All in tuples, lists and dicts. torch's own way of finding them takes most of the time."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [t for part in parts for t in _tensors(part)] if _is_nested(value) else []
+
+
+def _mapped(change, value):
+    """Tuples, lists and dicts as they are, with every tensor changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(change, part) for name, part in value.items()}
+    parts = [_mapped(change, part) for part in value] if _is_nested(value) else value
+    return tuple(parts) if isinstance(value, tuple) else parts
+
+
+def _is_nested(value):
+    return isinstance(value, tuple | list | dict)
+
+
 def _name(function):
     return function.__name__.split(".")[0]
 
@@ -166,8 +187,8 @@ def _compute(function, arguments, named):
     if _is_composite(function):  # as with autograd; in inference mode it comes whole
         with _Operations():
             return function.decompose(*arguments, **named)
-    flat, layout = tree_flatten((arguments, named))
-    ours = [a for a in flat if isinstance(a, DeviceTensor)]
+    tensors = _tensors((arguments, named))
+    ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
     wanted = named.get("device")
     if not ours and wanted != _OURS:
         return function(*arguments, **named)
@@ -176,7 +197,7 @@ def _compute(function, arguments, named):
     is_ours = wanted in (None, _OURS)  # the result
     if name == "copy_":
         is_ours = isinstance(arguments[0], DeviceTensor)
-    theirs = [a for a in flat if isinstance(a, torch.Tensor) and a.device.type == "cpu"]
+    theirs = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor)]
     _check_devices(function, name, arguments, theirs)
     is_crossing = bool(theirs) or not is_ours
     is_drawing = name in _DRAWING or named.get("generator") is not None
@@ -188,7 +209,7 @@ def _compute(function, arguments, named):
             f"CUDA error: operation not permitted when stream is capturing: {function}"
         )
 
-    on_host, named_on_host = tree_unflatten([getattr(a, "host", a) for a in flat], layout)
+    on_host, named_on_host = _mapped(lambda t: getattr(t, "host", t), (arguments, named))
     if wanted is not None:
         named_on_host["device"] = torch.device("cpu")
     if graph is not None:
@@ -206,8 +227,6 @@ def _on_device(function, arguments, named, result, ours, graph):
     is_view = _is_view(function)
 
     def wrapped(part):
-        if not isinstance(part, torch.Tensor):
-            return part
         if id(part) in known:
             return known[id(part)]
         if is_view:  # made in inference mode or not, as what it is a view of
@@ -218,7 +237,7 @@ def _on_device(function, arguments, named, result, ours, graph):
             graph.own.add(tensor.memory)
         return tensor
 
-    result = tree_map(wrapped, result)
+    result = _mapped(wrapped, result)
     if function._schema.is_mutable or is_view:
         return return_and_correct_aliasing(function, arguments, named, result)
     return result
@@ -277,9 +296,8 @@ class Graph:
             self.steps.append((function, arguments, named, None))
             return _written(function, arguments, named)
         result = function(*arguments, **named)
-        for part in tree_flatten(result)[0]:
-            if isinstance(part, torch.Tensor):
-                part.fill_(torch.nan if part.is_floating_point() else 0)
+        for part in _tensors(result):
+            part.fill_(torch.nan if part.is_floating_point() else 0)
         self.steps.append((function, arguments, named, result))
         return result
 
@@ -291,12 +309,8 @@ class Graph:
             for function, arguments, named, result in self.steps:
                 now = function(*arguments, **named)
                 if result is not None:
-                    tree_map(_overwrite, result, now)
-
-
-def _overwrite(part, now):
-    if isinstance(part, torch.Tensor):
-        part.copy_(now)
+                    for part, new in zip(_tensors(result), _tensors(now), strict=True):
+                        part.copy_(new)
 
 
 def _written(function, arguments, named):
