@@ -9,11 +9,28 @@ import numpy as np
 import pytest
 import torch
 
+import skvae
 from skvae import VAETransformer
 
 STATUS = Path("/proc/self/status")
 
 pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="reads the memory from /proc")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Calls a function in a process of its own, whose peak is its own.
+
+    It is forked from one that has imported torch, which takes seconds, and done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([skvae.__name__])
+
+    def result(function, *args, **kwargs):
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+
+    return result
 
 
 def mib(name):
@@ -44,10 +61,8 @@ def growth(method, likelihood, n_rows, **kwargs):
     # X of 160 MiB; and the draws of all rows, which would be 1 GiB.
     [("transform", 53_500, {}), ("score_samples", 2700, {"n_draws": 128})],
 )
-def test_neither_rows_nor_draws_pile_up(method, n_rows, kwargs, likelihood):
-    """In a process of its own, whose peak is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        grown = pool.submit(growth, method, likelihood, n_rows, **kwargs).result()
+def test_neither_rows_nor_draws_pile_up(alone, method, n_rows, kwargs, likelihood):
+    grown = alone(growth, method, likelihood, n_rows, **kwargs)
     assert grown < 128  # a few passes of 8 MiB for each tensor
 
 
@@ -71,7 +86,7 @@ def growth_of_fit(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["memory map", "array"])
-def test_a_fit_makes_no_copies_of_x(kind, tmp_path):
+def test_a_fit_makes_no_copies_of_x(alone, kind, tmp_path):
     """None of a memory map; of an array one, as the model sees it."""
     n_rows, size = 500_000, 500_000 * 100 * 4 / 2**20
     path = tmp_path / "X.dat"
@@ -79,7 +94,6 @@ def test_a_fit_makes_no_copies_of_x(kind, tmp_path):
         for i in range(10):
             rng = np.random.default_rng(i)
             rng.standard_normal((n_rows // 10, 100), np.float32).tofile(file)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        grown = pool.submit(growth_of_fit, path, kind).result()
+    grown = alone(growth_of_fit, path, kind)
     # Windows, chunks and what libraries take when first used: 130 MiB. One more X would be 190.
     assert grown < (0 if kind == "memory map" else size) + 170
