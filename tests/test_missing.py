@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional
 
-from skvae import ConditionalVAE, VAETransformer, _fitting
+from skvae import ConditionalVAE, VAETransformer, _fitting, impute
 from skvae._answers import fixed_normals
 from skvae._bounds import ELBO
 from skvae._gradient import Gradient
@@ -382,10 +382,16 @@ LIKELIHOOD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
-def test_tables(library):
+@pytest.fixture(scope="module", params=[pd, pl], ids=["pandas", "polars"])
+def of_table(request):
+    """A model of every family, and the library whose table it was fitted on."""
+    table = frame(request.param)[0]
+    return VAETransformer(2, likelihood=LIKELIHOOD, random_state=0).fit(table), request.param
+
+
+def test_tables(of_table):
+    model, library = of_table
     table, city, holes = frame(library)
-    model = VAETransformer(2, likelihood=LIKELIHOOD, random_state=0).fit(table)
     completed = model.impute(table)
     assert list(completed.columns) == list(table.columns)
     likeliest = np.array(completed["city"].to_list(), dtype=object)
@@ -401,12 +407,10 @@ def test_tables(library):
     np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
 
 
-@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
-def test_a_missing_cell_has_no_density(library):
+def test_a_missing_cell_has_no_density(of_table):
     """The score of a table is that of its columns that are there, whatever their family."""
-    table, *_ = frame(library)
-    model = VAETransformer(2, likelihood=LIKELIHOOD, random_state=0).fit(table)
-    names = list(table.columns)
+    model, library = of_table
+    names = model.feature_names_in_.tolist()
     rows = {name: [None] * 3 for name in names}
     nothing = (
         pd.DataFrame(rows, dtype=object)
@@ -494,8 +498,10 @@ def test_imputer_default_serves():
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "objects"])
-def test_imputer_default_takes_categories(kind):
+def test_imputer_default_takes_categories(kind, monkeypatch):
     """Of strings there is no mean: "auto" then, and else the likelihood of numbers."""
+    # The likelihood is chosen before the training, and cells are completed after any.
+    monkeypatch.setattr(impute, "_DEFAULT", clone(impute._DEFAULT).set_params(max_iter=5))
     table = frame(pl if kind == "polars" else pd)[0]
     rows = table.to_numpy().astype(object) if kind == "objects" else table
     imputer = VAEImputer(random_state=0, n_draws=32).fit(rows)
