@@ -80,7 +80,8 @@ def test_features_do_not_tell_the_length(model):
         return max(abs(np.corrcoef(z, np.log(LENGTHS))[0, 1]) for z in Z.T)
 
     assert correlation(model) < 0.3
-    assert correlation(clone(model).set_params(exposure=None).fit(X)) > 0.8
+    # Few epochs serve: it tells from the first on.
+    assert correlation(clone(model).set_params(exposure=None, max_iter=30).fit(X)) > 0.8
 
 
 def test_the_score_is_of_the_counts_given_their_total(model):
