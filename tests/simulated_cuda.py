@@ -29,9 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _CUDA = torch.device("cuda:0")
-# As torch calls it. Without a name of its own autograd would not take it for an accelerator.
-torch.utils.rename_privateuse1_backend("simulated")
-_OURS = torch.device("simulated:0")
+_OURS = torch.device("privateuseone:0")
 
 # What makes the host wait for the device.
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"}
@@ -364,7 +362,8 @@ def _enter():
 
 def install():
     """For all threads of this process, and for good."""
-    _setup_privateuseone_for_python_backend(backend_module=_Module())
+    # Without a name of its own autograd would not take it for an accelerator.
+    _setup_privateuseone_for_python_backend("simulated", backend_module=_Module())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch.Generator = Generator
     on_the_device = {

@@ -1,6 +1,5 @@
 """The simulated device is as strict as it says: else GPU tests that pass on it mean little."""
 
-import sys
 import threading
 
 import numpy as np
@@ -10,7 +9,9 @@ import torch
 # A real device's errors would leave it unusable for the other tests.
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif("simulated_cuda" not in sys.modules, reason="needs --simulated-cuda"),
+    pytest.mark.skipif(
+        torch.cuda.CUDAGraph.__module__ != "simulated_cuda", reason="needs --simulated-cuda"
+    ),
 ]
 
 
