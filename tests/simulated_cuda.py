@@ -189,6 +189,7 @@ def _compute(function, arguments, named):
     ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
     wanted = named.get("device")
     if not ours and wanted != _OURS:
+        _check_generator(function, named, torch.device("cpu"))
         return function(*arguments, **named)
 
     name = _name(function)
@@ -199,8 +200,8 @@ def _compute(function, arguments, named):
     _check_devices(function, name, arguments, theirs)
     is_crossing = bool(theirs) or not is_ours
     is_drawing = name in _DRAWING or named.get("generator") is not None
-    if is_drawing and is_ours:
-        _check_generator(function, named.get("generator"))
+    if is_ours:
+        _check_generator(function, named, _CUDA)
     graph = _graph_of_this_thread()
     if graph is not None and (is_crossing or is_drawing or _is_waiting(name, arguments, named)):
         raise RuntimeError(
@@ -254,10 +255,9 @@ def _check_devices(function, name, arguments, theirs):
         )
 
 
-def _check_generator(function, generator):
-    lives_at = getattr(getattr(_drawing, "generator", None), "device", None)
-    if generator is not None and lives_at != _CUDA:
-        raise RuntimeError(f"Expected a 'cuda' device type for generator: {function}")
+def _check_generator(function, named, device):
+    if named.get("generator") is not None and _drawing.generator.device != device:
+        raise RuntimeError(f"Expected a {device.type!r} device type for generator: {function}")
 
 
 def _is_waiting(name, arguments, named):

@@ -63,6 +63,8 @@ def test_generators_draw_where_they_live():
         torch.randn(2, generator=here, device="cuda")
     with pytest.raises(RuntimeError, match="generator"):
         torch.zeros(2, device="cuda").normal_(generator=here)
+    with pytest.raises(RuntimeError, match="generator"):
+        torch.randperm(2, generator=there, device="cpu")
 
 
 def test_a_second_device_is_not_there():
