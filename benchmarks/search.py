@@ -213,7 +213,7 @@ def fitted_search(
 def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) -> dict[str, Any]:
     """All fits at once, as a search has them trained."""
     requests = [
-        Request(vae, vae._validate(X, reset=True, method="fit"), None, None, data=fold)
+        Request(vae, vae._read(X, reset=True, method="fit")[0], data=fold)
         for vae, fold, X, _ in fits(grid, arguments.device)
     ]
     n_batches = 0

@@ -207,7 +207,11 @@ def captured(work: Work, device: torch.device) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    return graph.replay
+
+    def replay(_keep: Work = work) -> None:  # a graph does not hold the tensors it works on
+        graph.replay()
+
+    return replay
 
 
 def product_rate(device: torch.device) -> float:
