@@ -47,11 +47,11 @@ def linear(request):
     """
     model = VAETransformer(2, hidden_layer_sizes=(), random_state=0)
     model.fit(GIVEN if request.param == "with holes" else X)
-    vae = model.to_torch().double()
+    vae = model.to_torch().double().cpu()
     codec = model._fitted.codec
-    scale = codec.scale.numpy()
+    scale = codec.scale.cpu().numpy()
     loadings = vae.decoder.linear.weight[0, :, 0].detach().numpy().T * scale[:, None]
-    mean = vae.decoder.linear.bias[0, 0].detach().numpy() * scale + codec.shift.numpy()
+    mean = vae.decoder.linear.bias[0, 0].detach().numpy() * scale + codec.shift.cpu().numpy()
     return model, mean, loadings @ loadings.T + np.diag(model.noise_variance_)
 
 
@@ -95,11 +95,11 @@ def test_imputed_is_the_conditional_mean(linear):
 def test_features_of_holes_that_fit_has_not_seen():
     """The encoder would take them for means: of a linear model the posterior is known."""
     model = VAETransformer(2, hidden_layer_sizes=(), random_state=0).fit(X)
-    scale = model._fitted.codec.scale.numpy()
-    vae = model.to_torch().double()
+    scale = model._fitted.codec.scale.cpu().numpy()
+    vae = model.to_torch().double().cpu()
     loadings = vae.decoder.linear.weight[0, :, 0].detach().numpy().T
     mean = vae.decoder.linear.bias[0, 0].detach().numpy()
-    rows = (GIVEN - model._fitted.codec.shift.numpy()) / scale - mean
+    rows = (GIVEN - model._fitted.codec.shift.cpu().numpy()) / scale - mean
     found = model.posterior(GIVEN)
     np.testing.assert_array_equal(found.mean, model.transform(GIVEN))
     for i in np.flatnonzero(HOLES.any(1)):

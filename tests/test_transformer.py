@@ -132,6 +132,7 @@ def n_steps(model):
 
 def test_a_fit_ends_with_all_rows_unless_another_is_to_go_on():
     params = {"n_components": 2, "hidden_layer_sizes": (16,), "random_state": 0, "batch_size": 32}
+    params["device"] = "cpu"  # with the noise of a GPU it may end sooner
     model = VAETransformer(**params).fit(X)
     n_best = 1 + model.validation_scores_.index(model.best_validation_score_)
     assert model.n_iter_ == len(model.loss_curve_) > n_best > 9
@@ -244,7 +245,8 @@ def test_a_warm_start_that_led_nowhere_is_not_repeated():
 @pytest.mark.parametrize("max_iter", [1, 2])
 def test_a_single_epoch_is_warned_of_too(max_iter):
     with pytest.warns(ConvergenceWarning, match=f"Stopped after max_iter={max_iter}"):
-        VAETransformer(2, max_iter=max_iter, random_state=0).fit(X**3)
+        # On the CPU: with other noise the start may be the best that there is so early.
+        VAETransformer(2, max_iter=max_iter, random_state=0, device="cpu").fit(X**3)
 
 
 def test_verbose_without_rows_for_validation(capsys):
@@ -328,9 +330,9 @@ def test_score_samples_is_the_integral_over_z():
     rng = np.random.default_rng(0)
     u = rng.normal(size=400)  # a parabola: the posterior is not normal, the ELBO not tight
     x = np.column_stack([u, 30 * u**2]) + rng.normal(0, [0.3, 9.0], (400, 2))
-    model = VAETransformer(
-        1, hidden_layer_sizes=(32,), learning_rate_init=1e-2, batch_size=32, random_state=0
-    ).fit(x)
+    # On the CPU, with whose noise the encoder is known to leave a gap.
+    params = {"hidden_layer_sizes": (32,), "learning_rate_init": 1e-2, "batch_size": 32}
+    model = VAETransformer(1, **params, random_state=0, device="cpu").fit(x)
     z = np.linspace(-9, 9, 6001)
     log_px = norm(model.inverse_transform(z[:, None]), np.sqrt(model.noise_variance_)).logpdf(
         x[:, None]
