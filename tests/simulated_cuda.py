@@ -26,7 +26,6 @@ import torch
 from torch._C import DispatchKey
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _CUDA = torch.device("cuda:0")
 _OURS = torch.device("privateuseone:0")
@@ -362,6 +361,9 @@ def _enter():
 
 def install():
     """For all threads of this process, and for good."""
+    # Where there is a GPU torch need not have it.
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
     # Without a name of its own autograd would not take it for an accelerator.
     _setup_privateuseone_for_python_backend("simulated", backend_module=_Module())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
