@@ -542,7 +542,7 @@ def test_training_that_explodes(early_stopping, batch_size, init):
     )  # fmt: skip
     with pytest.warns(ConvergenceWarning, match=r"finite.*Lower learning_rate_init.*1e\+30"):
         model.fit(X)
-    assert all(np.isfinite(p.detach().numpy()).all() for p in model.to_torch().parameters())
+    assert all(p.isfinite().all() for p in model.to_torch().parameters())
     for answer in (model.transform(X), model.sample(9), model.score_samples(X),
                    model.inverse_transform(model.transform(X)), model.kl_per_component_,
                    model.noise_variance_):  # fmt: skip
@@ -595,6 +595,7 @@ def test_too_few_epochs_are_said(early_stopping):
     model = VAETransformer(
         n_components=2, hidden_layer_sizes=(8,), max_iter=8, n_iter_no_change=4,
         early_stopping=early_stopping, init="random", batch_size=8, random_state=0,
+        device="cpu",  # with the noise of a GPU it may collapse
     )  # fmt: skip
     with pytest.warns(ConvergenceWarning, match="after max_iter=8 .*Increase max_iter"):
         model.fit(X)

@@ -271,7 +271,7 @@ def test_labels_integrated_out_are_a_mixture():
     answers = model._answers
     vae, x, _ = answers._asked(X, None)
     joint = answers._log_joint(vae, x, N_DRAWS_LABELS, only_holes=True)  # as in ONNX
-    shares = normalised(joint, 1).numpy().T[:, :, None]
+    shares = normalised(joint, 1).cpu().numpy().T[:, :, None]
     each = [model.posterior(X, condition=np.full(60, name)) for name in model.classes_]
     loc, scale = (np.stack(part) for part in zip(*each, strict=True))
     np.testing.assert_allclose(mean, (shares * loc).sum(0), rtol=1e-10)
