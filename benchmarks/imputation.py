@@ -49,10 +49,11 @@ IMPUTERS: dict[str, Callable[[], Any]] = {
 def tables(folder: Path | None) -> dict[str, np.ndarray]:
     """Numbers (n, d), standardised."""
     found = {AUTHORS_TABLE: load_breast_cancer().data}
-    for name in TABLES if folder else ():
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-            X = numbers(file)
-        found[name] = X[:, X.std(0) > 0]
+    if folder is not None:
+        for name in TABLES:
+            with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+                X = numbers(file)
+            found[name] = X[:, X.std(0) > 0]
     return {name: (X - X.mean(0)) / X.std(0) for name, X in found.items()}
 
 

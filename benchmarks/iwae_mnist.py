@@ -29,7 +29,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import joblib
 import numpy as np
@@ -71,7 +71,7 @@ class Task(NamedTuple):
     k: int
     n_rows: int
     batch_size: int
-    learning_rate: str
+    learning_rate: Literal["adaptive", "cosine", "constant"]
     learning_rate_init: float
     max_iter: int
     n_test: int

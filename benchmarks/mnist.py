@@ -215,7 +215,7 @@ def step_milliseconds(vae: VAETransformer, X: np.ndarray, n_epochs: int = 5) -> 
     steps cancels.
     """
     X = X[:N_CLASSIFIER_ROWS]
-    n_steps = n_epochs * math.ceil(len(X) / vae.batch_size)
+    n_steps = n_epochs * math.ceil(len(X) / BATCH_SIZE)
 
     def seconds(max_iter: int) -> float:
         model = VAETransformer(**vae.get_params()).set_params(

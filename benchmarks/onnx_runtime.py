@@ -60,7 +60,7 @@ class Row(NamedTuple):
 def subjects(max_iter: int) -> Iterator[Subject]:
     """Fitted in double precision, as scikit-learn's data sets come."""
     X, y = load_digits(return_X_y=True)
-    settings = {"max_iter": max_iter, "random_state": 0}
+    settings: dict[str, Any] = {"max_iter": max_iter, "random_state": 0}
     vae = VAETransformer(**settings).fit(X)
     for dtype in (np.float32, np.float64):
         yield Subject("VAETransformer, transform", vae, "transform", 0, dtype, {})

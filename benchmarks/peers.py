@@ -212,7 +212,8 @@ class PythaeVAE(Peer):
         if self.hidden_layer_sizes is None:
             vae = VAE(config)
         else:
-            vae = VAE(config, *pythae_networks(n_columns, self))
+            networks = pythae_networks(n_columns, self.n_components, self.hidden_layer_sizes)
+            vae = VAE(config, *networks)
         with tempfile.TemporaryDirectory() as folder, silence():
             trainer = BaseTrainerConfig(
                 output_dir=folder,
@@ -236,7 +237,9 @@ class PythaeVAE(Peer):
         return self.vae_.decoder(z).reconstruction, z.new_ones(())
 
 
-def pythae_networks(n_columns: int, peer: Peer) -> tuple[nn.Module, nn.Module]:
+def pythae_networks(
+    n_columns: int, n_components: int, hidden_layer_sizes: tuple[int, ...]
+) -> tuple[nn.Module, nn.Module]:
     """`Encoder` and `Decoder` as pythae wants them; its base classes may not be installed."""
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -244,7 +247,7 @@ def pythae_networks(n_columns: int, peer: Peer) -> tuple[nn.Module, nn.Module]:
     class PythaeEncoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network = Encoder(n_columns, peer.n_components, peer.hidden_layer_sizes)
+            self.network = Encoder(n_columns, n_components, hidden_layer_sizes)
 
         def forward(self, x: Tensor) -> ModelOutput:
             loc, log_variance = self.network(x)
@@ -253,7 +256,7 @@ def pythae_networks(n_columns: int, peer: Peer) -> tuple[nn.Module, nn.Module]:
     class PythaeDecoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network = Decoder(n_columns, peer.n_components, peer.hidden_layer_sizes)
+            self.network = Decoder(n_columns, n_components, hidden_layer_sizes)
 
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.network(z))

@@ -167,6 +167,7 @@ def report(rows: pd.DataFrame, ours: str) -> str:
     models = [model for model in order if model in measured]
     others = [model for model in models if model != ours]
     losses = clear_losses(rows, ours, others)
+    by_difference = sorted(losses, key=lambda case: case.difference)
     n_cases = len(rows[["table", "n_components"]].drop_duplicates())
     parts = [
         f"# {ours} compared with others",
@@ -190,7 +191,7 @@ def report(rows: pd.DataFrame, ours: str) -> str:
         markdown(
             ["table", "n", *COMPARED, "ours", "theirs", "difference", "s.e.", "active"],
             ["{}"] * 4 + ["{:.1f}"] * 5,
-            sorted(losses, key=lambda case: case.difference),
+            by_difference,
             n_words=4,
         ),
     ]
@@ -248,10 +249,21 @@ def clear_losses(rows: pd.DataFrame, ours: str, others: list[str]) -> list[Clear
             is_clear = (cases["difference"] < POINTS) & (
                 cases["difference"] < STANDARD_ERRORS * cases["standard_error"]
             )
-            losses += [
-                Clear(*case.Index, other, title, *case[1:], active[case.Index])
-                for case in cases[is_clear].itertuples()
-            ]
+            for case in cases[is_clear].itertuples():
+                table, n_components = case.Index
+                losses.append(
+                    Clear(
+                        table,
+                        n_components,
+                        other,
+                        title,
+                        case.ours,
+                        case.theirs,
+                        case.difference,
+                        case.standard_error,
+                        active[case.Index],
+                    )
+                )
     return losses
 
 

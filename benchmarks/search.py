@@ -130,8 +130,12 @@ class SkorchTransformer(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: np.ndarray, y: Any = None) -> SkorchTransformer:
-        parameters = {"learning_rate_init": 1e-3, "batch_size": BATCH_SIZE, "random_state": SEED}
-        self.peer_ = SkorchVAE(**parameters, **self.get_params()).fit(X)
+        self.peer_ = SkorchVAE(
+            learning_rate_init=1e-3,
+            batch_size=BATCH_SIZE,
+            random_state=SEED,
+            **self.get_params(),
+        ).fit(X)
         self.n_iter_ = self.max_iter
         return self
 
@@ -264,9 +268,9 @@ def trained_by_skorch(
         if i // grid.n_folds in chosen:
             peer = SkorchVAE(
                 vae.n_components,
-                hidden_layer_sizes=vae.hidden_layer_sizes,
+                hidden_layer_sizes=grid.hidden_layer_sizes,
                 learning_rate_init=vae.learning_rate_init,
-                batch_size=vae.batch_size,
+                batch_size=BATCH_SIZE,
                 max_iter=int(epochs[i]),
                 random_state=SEED,
                 device=arguments.device,
@@ -372,7 +376,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Measured:
     gpu_mib = None
     if arguments.device != "cpu" and not name.endswith("-2"):  # what jobs take is theirs
         gpu_mib = torch.cuda.max_memory_reserved() / 2**20
-    defaults = {"n_batches": None, "ranks": None, "scale": 1.0}
+    defaults: dict[str, Any] = {"n_batches": None, "ranks": None, "scale": 1.0}
     return Measured(**(defaults | found), mib=memory.mib, gpu_mib=gpu_mib)
 
 
@@ -493,7 +497,7 @@ def table(turns: dict[str, list[Measured]], arguments: argparse.Namespace) -> st
                 f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
                 f"{median(m.mib for m in found):.0f}",
                 found[0].gpu_mib and f"{median(m.gpu_mib or 0.0 for m in found):.0f}",
-                *differences(name, found[0], reference and reference[0], is_search),
+                *differences(name, found[0], reference[0] if reference else None, is_search),
             ]
         )
     score = "largest difference of a " + ("mean score" if is_search else "score, nats")

@@ -132,5 +132,5 @@ def independent_columns(X: np.ndarray) -> np.ndarray:
     columns = np.flatnonzero(np.ptp(X, axis=0) > 0)
     standardised = StandardScaler().fit_transform(X[:, columns])
     # |R_jj| is the length of what remains of column j beside those before it.
-    remainder = np.abs(np.linalg.qr(standardised, mode="r").diagonal())
+    remainder = np.abs(np.diagonal(np.linalg.qr(standardised, mode="r")))
     return columns[: len(remainder)][remainder > TOLERANCE * np.sqrt(len(X))]

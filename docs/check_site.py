@@ -26,10 +26,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+    sync_playwright,
+)
 
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESKTOP = ViewportSize(width=1280, height=900)
+PHONE = ViewportSize(width=390, height=844)
 
 #: WCAG 2.1, level AA, for text of the body.
 LEAST_CONTRAST = 4.5
@@ -232,21 +240,21 @@ class Visit:
         self.tab.on("response", self._on_response)
         self.tab.on("request", self._on_request)
 
-    def _on_console(self, message: object) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         is_known = message.type == "warning" and message.text.startswith(KNOWN_WARNING)
         if message.type in ("error", "warning") and not is_known:
             self.faults.append(f"console: {message.text}")
 
-    def _on_failure(self, request: object) -> None:
+    def _on_failure(self, request: Request) -> None:
         # A page that is left asks no more: that is its own doing.
         if request.failure != "net::ERR_ABORTED":
             self.faults.append(f"request failed: {request.url}: {request.failure}")
 
-    def _on_response(self, response: object) -> None:
+    def _on_response(self, response: Response) -> None:
         if response.status >= 400:
             self.faults.append(f"status {response.status}: {response.url}")
 
-    def _on_request(self, request: object) -> None:
+    def _on_request(self, request: Request) -> None:
         if not request.url.startswith((self.site, "data:", "blob:")):
             self.faults.append(f"asked for something outside of the site: {request.url}")
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 
@@ -45,7 +45,8 @@ from skvae import ConditionalVAE, VAETransformer
 N_DRAWS = 256  # of z, for log p(x)
 N_SHOWN = 10 * N_PICTURES  # rows in a panel of a picture
 N_SETS = 5  # of drawn rows, each as many as there are held-out rows
-VARIANCES = ["feature", "shared", "decoder", 1.0]
+Variance = Literal["feature", "shared", "decoder"] | float
+VARIANCES: list[Variance] = ["feature", "shared", "decoder", 1.0]
 
 # The bounds are compared at the same number of decoder evaluations, and of steps too: a
 # step has 120 of them, as 120 rows with one draw, 24 rows with 5 or 6 rows with 20.
@@ -232,7 +233,7 @@ class Study:
         self.folder = folder
 
     @cached_property
-    def by_variance(self) -> dict[str | float, Fitted]:
+    def by_variance(self) -> dict[Variance, Fitted]:
         """The autoencoder with each kind of variance, all else by default."""
         return {
             kind: fit(
@@ -242,10 +243,10 @@ class Study:
             for kind in VARIANCES
         }
 
-    def samples(self, kind: str | float = "feature") -> np.ndarray:
+    def samples(self, kind: Variance = "feature") -> np.ndarray:
         return self.by_variance[kind].model.sample(self.judge.n_drawn, random_state=1)
 
-    def means(self, kind: str | float = "feature") -> np.ndarray:
+    def means(self, kind: Variance = "feature") -> np.ndarray:
         """E[x|z] at the z of the samples."""
         return self.by_variance[kind].model.sample(self.judge.n_drawn, mean=True, random_state=1)
 
@@ -421,7 +422,7 @@ def linear_classifier() -> Any:
 
 
 def findings_on_variance(
-    study: Study, log_p: Mapping[str | float, np.ndarray], nats: Gain, features: Gain
+    study: Study, log_p: Mapping[Variance, np.ndarray], nats: Gain, features: Gain
 ) -> list[str]:
     told, told_less = (told_by_code(study.by_variance[kind].model) for kind in ("feature", 1.0))
     decoder = Gain.paired(log_p["decoder"], log_p["feature"])
