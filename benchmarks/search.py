@@ -216,10 +216,10 @@ def fitted_search(
 
 def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) -> dict[str, Any]:
     """All fits at once, as a search has them trained."""
-    requests = [
-        Request(vae, vae._read(X, reset=True, method="fit")[0], data=fold)
-        for vae, fold, X, _ in fits(grid, arguments.device)
-    ]
+    vaes, requests = [], []
+    for vae, fold, X, _held_out in fits(grid, arguments.device):
+        vaes.append(vae)
+        requests.append(Request(vae, vae._read(X, reset=True, method="fit")[0], data=fold))
     n_batches = 0
 
     def report(jobs: Sequence[Job], training: Training) -> None:
@@ -233,8 +233,8 @@ def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) 
         "seconds": seconds,
         "n_fits": len(requests),
         "n_batches": n_batches,
-        "epochs": [request.estimator.n_iter_ for request in requests],
-        "scores": [r.estimator.score(X) for r, X in zip(requests, held_out, strict=True)],
+        "epochs": [vae.n_iter_ for vae in vaes],
+        "scores": [vae.score(X) for vae, X in zip(vaes, held_out, strict=True)],
     }
 
 

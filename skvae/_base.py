@@ -151,6 +151,18 @@ class BaseVAE(
     device: str | torch.device
     verbose: bool | int
 
+    # What a fit leaves behind; `Any` are arrays of the namespace of its X.
+    kl_per_component_: Any
+    n_active_components_: int
+    likelihoods_: list[str]
+    noise_variance_: Any
+    n_iter_: int
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+    best_validation_score_: float | None
+    device_: str
+    _n_features_out: int
+
     # ------------------------------------------------------------------ fitting
 
     def _fit(
@@ -167,7 +179,8 @@ class BaseVAE(
         ``schema`` is what X was read by. Callbacks are told of X and y as they were ``given``.
         """
         request = Request(self, X, condition, is_partial, schema)
-        cache, context = self._take_cache(), None
+        cache = self._take_cache()
+        context: Any = None
         outcome = cache.lookup(request) if cache is not None and not is_partial else None
         if given is not None:
             context = self._init_callback_context(max_subtasks=self.max_iter)
@@ -184,7 +197,7 @@ class BaseVAE(
         finally:  # an interrupt gets out where warnings are errors, too
             if outcome.interrupt is not None:
                 raise outcome.interrupt
-        if context is not None:
+        if given is not None:
             context.call_on_fit_task_end(
                 estimator=self, X=given[0], y=given[1], reconstruction_attributes=dict
             )
@@ -202,8 +215,9 @@ class BaseVAE(
             if name in found:
                 found[name] = from_tensor(to_tensor(found[name]), like)
         self._take_on(found)
-        if isinstance(self.random_state, np.random.RandomState):
-            self.random_state.set_state(other.random_state.get_state())
+        ours, theirs = self.random_state, other.random_state
+        if isinstance(ours, np.random.RandomState) and isinstance(theirs, np.random.RandomState):
+            ours.set_state(theirs.get_state())
 
     @contextlib.contextmanager
     def _kept_if_it_fails(self) -> Iterator[None]:

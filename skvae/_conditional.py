@@ -16,6 +16,7 @@ from torch import Tensor
 from skvae._base import BaseVAE, BoundTerms, PosteriorMoments
 from skvae._conditions import (
     Condition,
+    Values,
     columns_named,
     kinds_of,
     kinds_of_target,
@@ -41,8 +42,6 @@ from skvae._sklearn import (
     to_tensor,
     with_callbacks,
 )
-
-_Columns = list[tuple[str, np.ndarray]]
 
 
 class ConditionalVAE(BaseVAE):
@@ -139,6 +138,14 @@ class ConditionalVAE(BaseVAE):
         **BaseVAE._parameter_constraints,
         "condition_columns": ["array-like", str, Integral, None],
     }
+
+    # What a fit leaves behind of the condition; the last four are there if it has labels.
+    _source: str
+    _condition_at: list[int]
+    categories_: list[np.ndarray]
+    combinations_: list[tuple[Any, ...]]
+    condition_prior_: Any
+    classes_: np.ndarray
 
     def __init__(
         self,
@@ -667,7 +674,7 @@ class ConditionalVAE(BaseVAE):
         return self
 
     def _condition_of_fit(
-        self, given: tuple[Any, Any], condition: Any, in_columns: _Columns | None, n_rows: int
+        self, given: tuple[Any, Any], condition: Any, in_columns: Values | None, n_rows: int
     ) -> Condition:
         """The condition of the rows, from the one place where it is.
 
@@ -714,7 +721,7 @@ class ConditionalVAE(BaseVAE):
         """The columns of X that are the condition, as users call them."""
         return listed([column.name for column in self._fitted.conditions.columns])
 
-    def _validated(self, X: Any, condition: Any, method: str) -> tuple[Any, _Columns | None]:
+    def _validated(self, X: Any, condition: Any, method: str) -> tuple[Any, Values | None]:
         """Validated X without its condition, and the condition's columns if there are any."""
         check_is_fitted(self)
         X, values, _ = self._split_columns(X, reset=False, method=method)
@@ -730,7 +737,7 @@ class ConditionalVAE(BaseVAE):
 
     def _split_columns(
         self, X: Any, *, reset: bool, method: str
-    ) -> tuple[Any, _Columns | None, Schema | None]:
+    ) -> tuple[Any, Values | None, Schema | None]:
         """X as a float array without the condition's columns, these, and the schema of X."""
         given, X = X, received(X)
         if not reset and method in METHODS_OF_FIT:
@@ -785,7 +792,7 @@ class ConditionalVAE(BaseVAE):
         given = columns_named(self.condition_columns)
         asked = [names.index(column) if column in names else column for column in given]
         n = self.n_features_in_
-        asked = [c % n if isinstance(c, Integral) and -n <= c < n else c for c in asked]
+        asked = [c % n if isinstance(c, Integral) and -n <= int(c) < n else c for c in asked]
         if asked != self._condition_at:
             raise changed_error([f"condition_columns was {self._condition_at} and is {given}"])
 
@@ -836,7 +843,7 @@ class ConditionalVAE(BaseVAE):
         return positions
 
     def _labels(
-        self, values: _Columns | None, drawn: np.ndarray | None, n_rows: int
+        self, values: Values | None, drawn: np.ndarray | None, n_rows: int
     ) -> Sequence[np.ndarray]:
         """The condition of decoded rows: the given one, else that drawn, else the most frequent."""
         conditions = self._fitted.conditions
@@ -896,7 +903,7 @@ def _part(table: Any, positions: Sequence[int]) -> Any:
     return columns_at(table, positions)
 
 
-def _columns_of_condition(table: Any, positions: Sequence[int]) -> _Columns:
+def _columns_of_condition(table: Any, positions: Sequence[int]) -> Values:
     """These columns as those of a condition; in an array they have made up names."""
     if hasattr(table, "columns"):
         names = [table.columns[i] for i in positions]

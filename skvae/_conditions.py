@@ -152,11 +152,12 @@ class ConditionCodec:
             for i, ((name, v), kind) in enumerate(zip(values, kinds, strict=True))
         )
         is_named = all(name is not None for name, _ in values)
-        if not all(isinstance(column, Labels) for column in columns):
+        labels = [column for column in columns if isinstance(column, Labels)]
+        if len(labels) < len(columns):
             return cls(columns, None, np.zeros(0), is_named=is_named)
-        codes = np.column_stack([c.codes(v) for c, (_, v) in zip(columns, values, strict=True)])
+        codes = np.column_stack([c.codes(v) for c, (_, v) in zip(labels, values, strict=True)])
         seen, counts = np.unique(codes, axis=0, return_counts=True)
-        encoded = [np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(columns)]
+        encoded = [np.eye(len(column.categories))[seen[:, i]] for i, column in enumerate(labels)]
         return cls(columns, np.hstack(encoded), np.log(counts / counts.sum()), seen, is_named)
 
     @property
@@ -235,6 +236,7 @@ def read_condition(
     if type(condition).__name__ == "LazyFrame":
         raise _no_table(condition, "Its rows are not there yet: give condition.collect().")
     condition = _unmasked(condition)
+    columns: list[tuple[str | None, np.ndarray]]
     if _is_frame(condition):
         given = [str(name) for name in condition.columns]
         if len(set(given)) < len(given):

@@ -421,7 +421,7 @@ def _polars_dtype(text: str) -> Any:
     return dtype(**parameters) if parameters else dtype
 
 
-def joined(table: Any, names: Sequence[str], columns: np.ndarray) -> Any:
+def joined(table: Any, names: Sequence[str] | np.ndarray, columns: np.ndarray) -> Any:
     """A DataFrame or array, and more columns (N, M) at its right."""
     added = dict(zip(names, columns.T, strict=True))
     if twice := sorted(set(names) & set(getattr(table, "columns", ()))):

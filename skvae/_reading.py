@@ -155,6 +155,7 @@ class ReadsX:
         if reset:
             return Schema.of(X, self.likelihood, modelled)
         schema = self._fitted.schema
+        assert schema is not None  # where X is not plain
         if method in METHODS_OF_FIT and not isinstance(self.likelihood, str):
             known = [field.family for field in schema.fields]
             asked = resolve_likelihoods(self.likelihood, X, read_columns(X), modelled, known)

@@ -114,7 +114,7 @@ def to_rows(X: Any) -> Tensor | SparseRows:
                 "it on the CPU or a CUDA device: X.cpu()."
             )
         return x
-    return SparseRows(*map(to_tensor, (X.indptr, X.indices, X.data)), n_columns=X.shape[1])
+    return SparseRows(to_tensor(X.indptr), to_tensor(X.indices), to_tensor(X.data), X.shape[1])
 
 
 def is_mapped(X: Any) -> bool:
