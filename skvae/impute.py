@@ -106,7 +106,7 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator: BaseVAE | None = None,
+        estimator: VAETransformer | ConditionalVAE | None = None,
         *,
         sample_posterior: bool = False,
         n_draws: int = 512,
@@ -143,6 +143,7 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
             )
         X = received(X)
         cache = self._take_cache()
+        model: VAETransformer | ConditionalVAE
         if self.estimator is None:
             model = clone(_DEFAULT)
             if cache is not None:
@@ -179,13 +180,12 @@ class VAEImputer(LinksToDocs, Deferrable, TransformerMixin, BaseEstimator):
             The completed rows, and with `add_indicator` its columns after them.
         """
         check_is_fitted(self)
-        model: Any = self.estimator_
         if self.sample_posterior:
-            (completed,) = model.sample_missing(
+            (completed,) = self.estimator_.sample_missing(
                 X, n_draws=self.n_draws, random_state=self.random_state
             )
         else:
-            completed = model.impute(X, n_draws=self.n_draws)
+            completed = self.estimator_.impute(X, n_draws=self.n_draws)
         if self.indicator_ is None:
             return completed
         names = self.get_feature_names_out()[self.n_features_in_ :]

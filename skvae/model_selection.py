@@ -312,7 +312,7 @@ class _Running:
 
     def __enter__(self) -> _Running:
         self._search.estimator = self._copied(self._given, TaskCaches)
-        self._task_caches = [vae._fit_cache for vae in self._attached]
+        self._task_caches = [vars(vae)["_fit_cache"] for vae in self._attached]
         _Running.n_running += 1
         return self
 
@@ -440,7 +440,6 @@ class _Running:
         if n_units < 2:
             outcomes = _fit_unit(requests, *common, done)
         else:
-            outcomes = [None] * len(requests)
             # Like requests are neighbours here, so that every unit has its share of each.
             order = sorted(range(len(requests)), key=lambda i: _likeness(requests[i]))
             units = [order[first::n_units] for first in range(n_units)]
@@ -451,9 +450,10 @@ class _Running:
                 found = Parallel(n_jobs=n_units)(
                     delayed(_fit_unit)([requests[i] for i in unit], *common) for unit in units
                 )
+            by_request: dict[int, Outcome] = {}
             for unit, part in zip(units, found, strict=True):
-                for i, outcome in zip(unit, part, strict=True):
-                    outcomes[i] = outcome
+                by_request.update(zip(unit, part, strict=True))
+            outcomes = [by_request[i] for i in range(len(requests))]
             done(len(requests))
         for outcome in outcomes:
             if outcome.interrupt is not None:

@@ -11,12 +11,12 @@ Axes: ``N`` rows; ``I`` columns that the encoder sees, ``D`` that the likelihood
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partialmethod
+from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -127,7 +127,7 @@ def _register(estimator: type, shape: Callable[..., None], convert: Callable[...
     update_registered_converter(estimator, f"Skvae{estimator.__name__}", shape, convert)
     # A ColumnTransformer gives a step its columns as one tensor, which holds text or numbers, but
     # for these classes.
-    parser = getattr(skl2onnx, "_parse", None)
+    parser: Any = getattr(skl2onnx, "_parse", None)
     apart = getattr(parser, "do_not_merge_columns", None)
     if apart is not None and estimator not in apart:
         parser.do_not_merge_columns = (*apart, estimator)
@@ -266,11 +266,23 @@ class _Node:
     def __rtruediv__(self, other: Any) -> _Node:
         return self._lifted(other).apply("Div", self)
 
-    __add__ = __radd__ = partialmethod(apply, "Add")
-    __mul__ = __rmul__ = partialmethod(apply, "Mul")
-    __sub__ = partialmethod(apply, "Sub")
-    __truediv__ = partialmethod(apply, "Div")
-    __neg__ = partialmethod(apply, "Neg")
+    def __add__(self, other: Any) -> _Node:
+        return self.apply("Add", other)
+
+    def __mul__(self, other: Any) -> _Node:
+        return self.apply("Mul", other)
+
+    def __sub__(self, other: Any) -> _Node:
+        return self.apply("Sub", other)
+
+    def __truediv__(self, other: Any) -> _Node:
+        return self.apply("Div", other)
+
+    def __neg__(self) -> _Node:
+        return self.apply("Neg")
+
+    __radd__ = __add__
+    __rmul__ = __mul__
 
     def test(self, op: str, *others: Any) -> _Node:
         return self.apply(op, *others, dtype=np.bool_)
@@ -357,7 +369,7 @@ class _Inputs:
         #: Of each column of X the input that it is in, and its column there.
         self.places = [places[i] for i in _order(model, names)]
         is_frame = len(variables) > 1 or names == _names(model)
-        self.dtype = np.dtype(np.float32 if self._is_single(model, is_frame) else np.float64)
+        self.dtype = np.dtype("float32" if self._is_single(model, is_frame) else "float64")
 
     def _is_single(self, model: BaseVAE, is_frame: bool) -> bool:
         """Whether `transform` works in float32, given such an X."""
@@ -394,8 +406,13 @@ def _order(model: BaseVAE, names: Sequence[str | None]) -> Sequence[int]:
 
 def _modelled(model: BaseVAE) -> list[int]:
     """The columns of X that are, those of a condition left out."""
-    given = getattr(model, "_condition_at", [])
+    given = _given(model)
     return [i for i in range(model.n_features_in_) if i not in given]
+
+
+def _given(model: BaseVAE) -> list[int]:
+    """The columns of X that are a condition."""
+    return model._condition_at if isinstance(model, ConditionalVAE) else []
 
 
 class _Cells(NamedTuple):
@@ -449,8 +466,7 @@ class _Rows:
     @cached_property
     def condition(self) -> _Node:
         """c (N, C), from columns of X."""
-        positions = self._model._condition_at
-        pairs = zip(self._model._fitted.conditions.columns, positions, strict=True)
+        pairs = zip(self._model._fitted.conditions.columns, _given(self._model), strict=True)
         return _joined([self._given(column, position) for column, position in pairs])
 
     def answered(self, features: _Node) -> _Node:
@@ -523,9 +539,9 @@ class _Rows:
 
     def _coded(self, position: int) -> tuple[_Node, _Node, _Node]:
         """What `_one_hot` gives of a modelled column."""
-        return self._one_hot(
-            self._modelled[position], self._model._fitted.schema.modelled[position]
-        )
+        schema = self._model._fitted.schema
+        assert schema is not None  # where there are categories
+        return self._one_hot(self._modelled[position], schema.modelled[position])
 
     def _given(self, column: Labels | Number, position: int) -> _Node:
         """Of a column of the condition the columns of c, NaN where it is missing or unknown."""
@@ -537,17 +553,18 @@ class _Rows:
 
     def _one_hot(self, position: int, column: Field | Labels) -> tuple[_Node, _Node, _Node]:
         """A column of 0 and 1 for each category; where the cell is unknown, and missing, (N, 1)."""
-        cells, is_text = self._picked([position], None), _is_of_text(column)
+        categories = column.categories
+        assert categories is not None
+        cells, is_text = self._picked([position], None), _is_of_text(column.name, categories)
         if is_text != (cells.dtype.kind == "U"):
             raise self._wrong_type(
                 position,
-                f"column {column.name!r} has the categories {listed(column.categories.tolist())}, "
+                f"column {column.name!r} has the categories {listed(categories.tolist())}, "
                 f"but its input is of {'numbers' if is_text else 'text'}. Give every column an "
                 "input of its own type, as to_onnx does with a DataFrame.",
             )
-        is_hot, missing = (_same_texts if is_text else _same_numbers)(
-            cells, column.categories.tolist()
-        )
+        find = _same_texts if is_text else _same_numbers
+        is_hot, missing = find(cells, categories.tolist())
         return is_hot.cast(self.dtype), is_hot.any().test("Or", missing).test("Not"), missing
 
     def _picked(self, positions: Sequence[int], dtype: Any) -> _Node:
@@ -593,16 +610,16 @@ def _outside(x: _Node, support: Support) -> list[_Node]:
     return [outside]
 
 
-def _is_of_text(column: Field | Labels) -> bool:
+def _is_of_text(name: Any, categories: np.ndarray) -> bool:
     """Whether categories are text; else they are numbers."""
     kinds = {
         str if isinstance(value, str) else Real if isinstance(value, (Real, np.bool_)) else None
-        for value in column.categories
+        for value in categories
     }
     if len(kinds) > 1 or None in kinds:
         which = "of several types" if len(kinds) > 1 else "that are neither text nor numbers"
         raise NotImplementedError(
-            f"column {column.name!r} has categories {which}, {listed(column.categories.tolist())}, "
+            f"column {name!r} has categories {which}, {listed(categories.tolist())}, "
             "which no input of ONNX holds. Turn them all into strings, and fit again."
         )
     return str in kinds
@@ -691,7 +708,7 @@ class _Network:
     def __init__(self, network: Perceptron, activation: str) -> None:
         self.activation = _ACTIVATIONS[activation]
         self.linear = _Layer.of(network.linear)
-        self.hidden = [_Layer.of(layer) for layer in network.hidden]
+        self.hidden = [_Layer.of(layer) for layer in cast(Iterable[Linear], network.hidden)]
         self.head = None if network.head is None else _Layer.of(network.head)
 
     def __call__(self, x: _Node, n: int, c: np.ndarray | None = None) -> list[_Node]:
@@ -804,6 +821,7 @@ class _Mixture:
     def features(self) -> _Node:
         """(N, Z)."""
         means, evidence = [], []  # of each label: (N, 1, Z), and log p(x|c) (N, 1)
+        assert self.conditions.combinations is not None
         for c in self.conditions.combinations:
             loc, log_scale = self.encoder(self.rows.seen, 2, c)
             q = loc, log_scale.apply("Clip", *LOG_SCALE_RANGE)
@@ -824,7 +842,7 @@ class _Mixture:
         decoded = self.decoder(z.reshape(-1, n_components), a.n_decoded, c)
         log_px = self._log_prob([each.reshape(n_draws, -1, a.n_features) for each in decoded])
         squares = np.square(self.noise).sum(-1, keepdims=True)
-        log_weights = log_px + ((squares - (z * z).sum(-1)) * 0.5 + log_scale.sum(-1))
+        log_weights: _Node = log_px + ((squares - (z * z).sum(-1)) * 0.5 + log_scale.sum(-1))
         # Rows so far out that the dtype holds no density of theirs have the least there is, not
         # -inf or NaN: such weights are all alike, and lost beside any other.
         least = self.rows.constant(np.finfo(self.rows.dtype).min)
