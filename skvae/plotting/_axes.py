@@ -20,6 +20,9 @@ _MOST_LINES, _MOST_ENTRIES = 20, 40
 # Keywords of artists that say the same as others, or do not go with them.
 _CLASHES = {"c": ("color",), "color": ("c",), "norm": ("vmin", "vmax")}
 
+#: Names of columns: those that a user gives, or an array of text.
+Names = Sequence[str] | np.ndarray
+
 
 def pyplot(caller: str) -> ModuleType:
     """matplotlib.pyplot, or an error that says where to get it."""
@@ -44,10 +47,10 @@ def merged(
         "image": image.AxesImage,
         "line": lines.Line2D,
     }
-    given = cbook.normalize_kwargs(given, kinds[artist])
-    taken = {other for name in given if given[name] is not None for other in _CLASHES.get(name, ())}
-    defaults = cbook.normalize_kwargs(defaults, kinds[artist])
-    return {**{name: value for name, value in defaults.items() if name not in taken}, **given}
+    own = cbook.normalize_kwargs(dict(given or {}), kinds[artist])
+    taken = {other for name in own if own[name] is not None for other in _CLASHES.get(name, ())}
+    ours = cbook.normalize_kwargs(dict(defaults), kinds[artist])
+    return {**{name: value for name, value in ours.items() if name not in taken}, **own}
 
 
 def shade(ax: Any, share: float) -> tuple[float, ...]:
@@ -88,7 +91,11 @@ def legend_beside(ax: Any, artists: Sequence[Any], title: str | None = None) -> 
     others = [each for each in ax.get_legend_handles_labels()[0] if each not in artists]
     handles = [*others, *artists]
     n_entries = len(handles)
-    look = {"title": title, "handletextpad": 0.2, "ncols": max(1, -(-n_entries // _MOST_LINES))}
+    look: dict[str, Any] = {
+        "title": title,
+        "handletextpad": 0.2,
+        "ncols": max(1, -(-n_entries // _MOST_LINES)),
+    }
     is_laid_out = ax.figure.get_layout_engine() is not None
     if is_laid_out:
         look |= {"bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
@@ -321,7 +328,7 @@ def draw_panels(
     caller: str,
     titles: Sequence[str],
     curves: Sequence[Sequence[tuple[np.ndarray, dict[str, Any]]]],
-    names: Sequence[str] | None,
+    names: Names | None,
     unit: str,
     given: Mapping[str, Any] | None,
 ) -> tuple[np.ndarray, list[list[Any]]]:
@@ -330,8 +337,8 @@ def draw_panels(
     ``curves[i]`` holds for each of them its values ``(n_columns,)`` and its look.
     """
     n_panels, n_columns = len(titles), len(curves[0][0][0])
-    names = column_names(names, n_columns)
-    room = 0.3 if _are_short(names) else 0.3 + min(1.5, 0.055 * max(map(len, names)))
+    shown = column_names(names, n_columns)
+    room = 0.3 if _are_short(shown) else 0.3 + min(1.5, 0.055 * max(map(len, shown)))
     figsize = (7.5, max(3.0, 0.8 + 1.4 * n_panels) + room)
     axes = several_axes(ax, caller, n_panels, 1, figsize=figsize, sharex=True, sharey=True)[:, 0]
     # A line over one column has no length.
@@ -344,7 +351,7 @@ def draw_panels(
         panel.set_title(title, loc="left", fontsize="small", pad=2)
         panel.grid(axis="x" if are_few(n_columns) else "y", color=shade(panel, 0.07))
         panel.set_axisbelow(True)
-    _name_columns(axes[-1], names)
+    _name_columns(axes[-1], shown)
     axes[n_panels // 2].set_ylabel(unit, y=0.5 if n_panels % 2 else 1.0)
     return axes, lines
 
@@ -361,12 +368,12 @@ def column_names(names: Any, n_columns: int) -> np.ndarray:
     return np.array([str(name) for name in names], dtype=object)
 
 
-def _are_short(names: Sequence[str]) -> bool:
+def _are_short(names: Names) -> bool:
     """Whether names have room side by side, or are not written at all."""
     return not are_few(len(names)) or max(map(len, names)) * len(names) <= 60
 
 
-def _name_columns(ax: Any, names: Sequence[str]) -> None:
+def _name_columns(ax: Any, names: Names) -> None:
     """Columns of a table along the x axis: by name, or only by number if they are many."""
     if not are_few(len(names)):
         ax.set_xlabel("column")

@@ -84,7 +84,7 @@ class ComponentDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         kl = np.asarray(self.kl)
         is_active = kl > self.threshold
-        look = {"color": ["C0" if active else shade(ax, 0) for active in is_active]}
+        look: dict[str, Any] = {"color": ["C0" if active else shade(ax, 0) for active in is_active]}
         look |= {"edgecolor": ["C0" if active else shade(ax, 0.5) for active in is_active]}
         self.bars_ = ax.bar(np.arange(len(kl)), kl, **merged(look, bar_kwargs, "bar"))
         look = {"color": shade(ax, 1), "linewidth": 1, "linestyle": ":"}

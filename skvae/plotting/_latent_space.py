@@ -11,7 +11,7 @@ import numpy as np
 
 from skvae._frames import is_blank
 from skvae.plotting._axes import legend_beside, literal, look_of, merged, pyplot, shade, single_axes
-from skvae.plotting._model import Function, Model, Moments, as_array, of_each_row
+from skvae.plotting._model import Function, Model, as_array, of_each_row
 
 # Whole numbers with more values than this are numbers, with fewer they are labels.
 _MOST_LABELS = 20
@@ -146,9 +146,11 @@ class LatentSpaceDisplay:
         is_new = ax is None
         ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 5.2))
         self.ax_, self.figure_ = ax, ax.figure
-        self.scatters_, self.spreads_, self.texts_ = [], [], []
+        self.scatters_: list[Any] = []
+        self.spreads_: list[Any] = []
+        self.texts_: list[Any] = []
         self.legend_ = self.colorbar_ = None
-        draw = {"spread": spread, "n_std": n_std, "spread_kwargs": spread_kwargs}
+        draw: dict[str, Any] = {"spread": spread, "n_std": n_std, "spread_kwargs": spread_kwargs}
         y = None if self.y is None else _plain(self.y)
         if y is None:
             look = {"s": 12, "color": "C0"}
@@ -294,7 +296,7 @@ class LatentSpaceDisplay:
         pyplot(f"{cls.__name__}.from_estimator")
         model = Model.of(estimator, step)
         moments = model.posterior(X, of_each_row(condition, X))
-        return cls._of(model, moments, y, components).plot(
+        return cls._of(model, *moments, y, components).plot(
             ax=ax, spread=spread, n_std=n_std, names=names, cmap=cmap,
             scatter_kwargs=scatter_kwargs, spread_kwargs=spread_kwargs,
         )  # fmt: skip
@@ -343,17 +345,15 @@ class LatentSpaceDisplay:
         'component 0'
         """
         pyplot(f"{cls.__name__}.from_posterior")
-        moments = Moments(*(None if part is None else as_array(part) for part in (mean, std)))
-        if moments.mean.ndim != 2:
+        mean, std = (None if part is None else as_array(part) for part in (mean, std))
+        if mean.ndim != 2:
             raise ValueError(
-                f"mean has the shape {moments.mean.shape}; it needs (n_samples, n_components)."
+                f"mean has the shape {mean.shape}; it needs (n_samples, n_components)."
             )
-        if moments.std is not None and moments.std.shape != moments.mean.shape:
-            raise ValueError(
-                f"std has the shape {moments.std.shape}, but mean has {moments.mean.shape}."
-            )
-        source = Function(lambda Z: Z, moments.mean.shape[1])
-        return cls._of(source, moments, y, components).plot(
+        if std is not None and std.shape != mean.shape:
+            raise ValueError(f"std has the shape {std.shape}, but mean has {mean.shape}.")
+        source = Function(lambda Z: Z, mean.shape[1])
+        return cls._of(source, mean, std, y, components).plot(
             ax=ax, spread=spread, n_std=n_std, names=names, cmap=cmap,
             scatter_kwargs=scatter_kwargs, spread_kwargs=spread_kwargs,
         )  # fmt: skip
@@ -362,7 +362,8 @@ class LatentSpaceDisplay:
     def _of(
         cls,
         source: Model | Function,
-        moments: Moments,
+        mean: np.ndarray,
+        std: np.ndarray | None,
         y: Any,
         components: Sequence[int | str] | None,
     ) -> LatentSpaceDisplay:
@@ -376,14 +377,14 @@ class LatentSpaceDisplay:
             )
         name, categories = getattr(y, "name", None), _categories(y)
         y = None if y is None else as_array(y)
-        if y is not None and y.shape != (len(moments.mean),):
+        if y is not None and y.shape != (len(mean),):
             raise ValueError(
                 f"y has the shape {y.shape}; it needs one value for each of the "
-                f"{len(moments.mean)} rows of X."
+                f"{len(mean)} rows of X."
             )
         return cls(
-            mean=moments.mean[:, positions],
-            std=None if moments.std is None else moments.std[:, positions],
+            mean=mean[:, positions],
+            std=None if std is None else std[:, positions],
             y=y,
             component_names=[source.component_names[j] for j in positions],
             y_name=None if name is None else str(name),
@@ -393,7 +394,7 @@ class LatentSpaceDisplay:
 
 def _categories(y: Any) -> list[Any] | None:
     """Those that a column of pandas or polars declares, in its order."""
-    found = getattr(getattr(y, "dtype", None), "categories", None)
+    found: Any = getattr(getattr(y, "dtype", None), "categories", None)
     return list(found) if hasattr(found, "__len__") else None
 
 
@@ -405,6 +406,8 @@ def _plain(y: Any) -> np.ndarray:
     if y.dtype.kind != "O":
         return y
     is_missing = is_blank(y)
+    plain: np.ndarray
+    blank: Any
     known = y[~is_missing].tolist()
     if known and all(isinstance(value, Real) and not isinstance(value, bool) for value in known):
         plain, blank = np.empty(len(y)), np.nan
@@ -499,4 +502,4 @@ def _crosses(
     colors = np.concatenate([colors, colors]) if len(colors) == len(mean) else colors
     given = {"color" if name == "colors" else name: value for name, value in (given or {}).items()}
     keywords = merged({"color": colors, "linewidth": 0.8, "alpha": 0.4}, given, "collection")
-    return LineCollection(arms, **{"zorder": 2, **keywords})
+    return LineCollection(list(arms), **{"zorder": 2, **keywords})

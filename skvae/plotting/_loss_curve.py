@@ -119,7 +119,8 @@ class LossCurveDisplay:
         ax = single_axes(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
         self.ax_, self.figure_ = ax, ax.figure
         self.lines_, self.best_ = [], None
-        curves = []
+        curves: list[tuple[np.ndarray, dict[str, Any]]] = []
+        look: dict[str, Any]
         if score_type != "validation":
             look = {"color": shade(ax, 0.45), "linestyle": "--", "label": "training"}
             curves.append((self.training, look))

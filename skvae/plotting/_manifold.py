@@ -273,10 +273,10 @@ class ManifoldDisplay:
             n_grid = 15 if feature is None else 40
         check_scalar(n_grid, "n_grid", Integral, min_val=1)
         quantiles = ndtri((np.arange(n_grid) + 0.5) / n_grid)
-        Z = np.zeros((n_grid, n_grid, n_components))
-        Z[:, :, positions[0]] = quantiles
-        Z[:, :, positions[1]] = quantiles[:, None]
-        Z = Z.reshape(-1, n_components)
+        grid = np.zeros((n_grid, n_grid, n_components))
+        grid[:, :, positions[0]] = quantiles
+        grid[:, :, positions[1]] = quantiles[:, None]
+        Z = grid.reshape(-1, n_components)
         decoded = source.decode(Z, repeated(condition, len(Z)))
         _, [rows], names = source.shown(None, decoded)
         if feature is not None:

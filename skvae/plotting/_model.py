@@ -26,7 +26,7 @@ from skvae._messages import listed
 from skvae._sklearn import check_feature_names, check_n_features, from_tensor, to_numpy, to_tensor
 from skvae._transformer import VAETransformer
 from skvae._verdict import ACTIVE_NATS
-from skvae.plotting._axes import column_names
+from skvae.plotting._axes import Names, column_names
 
 # What these undo are whole codes: of a mean between two they make one of both, or fail.
 _CODES = (KBinsDiscretizer, OneHotEncoder, OrdinalEncoder)
@@ -214,6 +214,10 @@ class Model:
             )
         return None if len(modelled) == n_columns else modelled.tolist()
 
+    def _first_steps(self, n_left: int) -> Any:
+        assert self.before is not None
+        return self.before[:n_left]
+
     def _enter(self, X: Any) -> Any:
         return X if self.before is None else self.before.transform(X)
 
@@ -231,7 +235,7 @@ class Model:
         if n_left == 0:
             check_feature_names(self._first, X, reset=False)
             check_n_features(self._first, X, reset=False)
-        entered = self.before[:n_left].transform(X) if n_left else X
+        entered = self._first_steps(n_left).transform(X) if n_left else X
         return self._modelled(entered) if n_left == len(self._steps) else _numbers(entered)
 
     def _names(self, n_left: int, n_columns: int) -> np.ndarray:
@@ -241,7 +245,7 @@ class Model:
             names = getattr(self.vae if is_seen else self._first, "feature_names_in_", None)
         if names is None and n_left:
             with suppress(AttributeError, ValueError):  # not all steps know
-                names = self.before[:n_left].get_feature_names_out()
+                names = self._first_steps(n_left).get_feature_names_out()
         picked = self._picked
         if picked is None or not is_seen:
             return column_names(names, n_columns)
@@ -367,13 +371,13 @@ def aligned(tables: Mapping[str, Any]) -> tuple[list[Any], Sequence[Any] | None]
     return arrays, columns.get(first)
 
 
-def positions_of(wanted: Any, names: Sequence[str], noun: str) -> list[int]:
+def positions_of(wanted: Any, names: Names, noun: str) -> list[int]:
     """Of several, or of a single one by itself."""
     wanted = [wanted] if isinstance(wanted, str) or not np.iterable(wanted) else wanted
     return [position_of(each, names, noun) for each in wanted]
 
 
-def position_of(wanted: int | str, names: Sequence[str], noun: str) -> int:
+def position_of(wanted: int | str, names: Names, noun: str) -> int:
     """Of a component or feature that is given by position or by name."""
     names = list(names)
     if isinstance(wanted, str) and wanted in names:
@@ -415,9 +419,9 @@ def of_each_row(condition: Any, X: Any) -> Any:
     return repeated(np.asarray(condition)[()], n_rows)
 
 
-def _columns(X: Any, columns: Sequence[int | str]) -> Any:
+def _columns(X: Any, columns: list[Any]) -> Any:
     """The columns of a condition, as a table."""
     if hasattr(X, "columns"):
         return X[[c if isinstance(c, str) else X.columns[c] for c in columns]]
     rows = np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else to_numpy(X)
-    return rows[:, list(columns)]
+    return rows[:, columns]

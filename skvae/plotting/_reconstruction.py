@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_scalar
 
 from skvae.plotting._axes import (
+    Names,
     are_few,
     center_and_scale,
     checked_image_shape,
@@ -92,7 +93,7 @@ class ReconstructionDisplay:
         mean: np.ndarray,
         draw: np.ndarray | None = None,
         image_shape: Sequence[int] | None = None,
-        feature_names: Sequence[str] | None = None,
+        feature_names: Names | None = None,
         center: np.ndarray | None = None,
         scale: np.ndarray | None = None,
     ) -> None:
@@ -128,7 +129,8 @@ class ReconstructionDisplay:
         """
         caller = f"{type(self).__name__}.plot"
         ink = pyplot(caller).rcParams["text.color"]
-        self.image_, self.lines_, self.legend_ = None, [], None
+        self.lines_: list[Any] = []
+        self.image_ = self.legend_ = None
         image_shape = checked_image_shape(self.image_shape, self.X.shape[1])
         parts = [part for part in (self.X, self.mean, self.draw) if part is not None]
         if image_shape is not None:
@@ -237,6 +239,7 @@ class ReconstructionDisplay:
             model.decode(moments.mean, condition),
             model.decode(moments.mean, condition, mean=False, random_state=random_state),
         )
+        assert rows is not None  # as X is not
         shape = checked_image_shape(image_shape, rows.shape[1])
         center = scale = None
         if standardise and shape is None:

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from skvae._conditional import ConditionalVAE
 from skvae.plotting._axes import (
+    Names,
     checked_image_shape,
     column_names,
     legend_beside,
@@ -109,7 +110,7 @@ class SampleDisplay:
         condition_names: Sequence[str] | None = None,
         image_shape: Sequence[int] | None = None,
         features: Sequence[int] | None = None,
-        feature_names: Sequence[str] | None = None,
+        feature_names: Names | None = None,
     ) -> None:
         self.samples = samples
         self.means = means
@@ -161,7 +162,10 @@ class SampleDisplay:
         self.axes_ = axes[0]
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
-        self.images_, self.scatters_, self.histograms_, self.legend_ = [], [], [], None
+        self.images_: list[Any] = []
+        self.scatters_: list[Any] = []
+        self.histograms_: list[Any] = []
+        self.legend_ = None
         for panel, title in zip(self.axes_, _TITLES, strict=True):
             panel.set_title(title % ("z" if self.condition_names is None else "z, c"))
         if image_shape is None:
@@ -175,8 +179,8 @@ class SampleDisplay:
             return self
         # The means' range: noise beyond it would take the contrast from both.
         limits = limits_of(self.means)
-        beside = list(map(literal, self.condition_names or ())), []
-        for panel, rows, labels in zip(self.axes_, pictures, beside, strict=True):
+        of_lines = [list(map(literal, self.condition_names or ())), []]
+        for panel, rows, labels in zip(self.axes_, pictures, of_lines, strict=True):
             self.images_.append(
                 show_images(panel, rows, image_shape, limits, imshow_kwargs, y_labels=labels)
             )
@@ -355,7 +359,7 @@ class SampleDisplay:
         display : SampleDisplay
         """
         pyplot(f"{cls.__name__}.from_arrays")
-        (samples, means, X), names = aligned({"samples": samples, "means": means, "X": X})
+        (samples, means, X), given = aligned({"samples": samples, "means": means, "X": X})
         if samples.shape != means.shape:
             raise ValueError(f"means has the shape {means.shape}, but samples has {samples.shape}.")
         if samples.ndim != 2:
@@ -366,7 +370,7 @@ class SampleDisplay:
             raise ValueError(
                 f"X has the shape {X.shape}; it needs the {samples.shape[1]} columns of samples."
             )
-        names = column_names(names, samples.shape[1])
+        names = column_names(given, samples.shape[1])
         return cls(
             samples=samples[None],
             means=means[None],
@@ -380,7 +384,7 @@ class SampleDisplay:
         )  # fmt: skip
 
 
-def _positions(features: Any, names: Sequence[Any]) -> list[int]:
+def _positions(features: Any, names: Sequence[Any] | np.ndarray) -> list[int]:
     """Of the one or two columns to show; None is the first ones."""
     if features is None:
         return list(range(min(2, len(names))))

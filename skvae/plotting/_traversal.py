@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from skvae.plotting._axes import (
+    Names,
     center_and_scale,
     checked_image_shape,
     draw_panels,
@@ -97,7 +98,7 @@ class TraversalDisplay:
         values: np.ndarray,
         scale: np.ndarray | None = None,
         image_shape: Sequence[int] | None = None,
-        feature_names: Sequence[str] | None = None,
+        feature_names: Names | None = None,
         component_names: Sequence[str] | None = None,
     ) -> None:
         self.decoded = decoded
@@ -135,7 +136,8 @@ class TraversalDisplay:
         """
         caller = f"{type(self).__name__}.plot"
         pyplot(caller)
-        self.image_, self.lines_, self.colorbar_ = None, [], None
+        self.lines_: list[Any] = []
+        self.image_ = self.colorbar_ = None
         n_shown, n_steps, n_features = self.decoded.shape
         image_shape = checked_image_shape(self.image_shape, n_features)
         names = self.component_names
