@@ -516,7 +516,8 @@ def test_forked_jobs_do_not_wait_for_threads_that_are_not_there(tmp_path):
     subprocess.run(command, check=True, timeout=120, env=environment)
 
 
-def test_verbose_tells_of_the_batches(data, capsys):
+def test_verbose_tells_of_the_batches(data, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # each would have a batch of its own
     GridSearchCV(vae(), {"n_components": [1, 2]}, cv=3, verbose=1).fit(*data)
     told = capsys.readouterr().out
     assert "[GridSearchCV] training 6 fits, 12 models, at once on cpu" in told
