@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --simulated-cuda -m gpu
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --simulated-cuda -m gpu $$(grep -l mark.gpu tests/*.py)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
 # The site, in build/docs: build/docs/index.html is its first page. Needs no network.
