@@ -25,7 +25,7 @@ from skvae._frames import (
     narrowed,
     plain,
 )
-from skvae._messages import listed, warn_user
+from skvae._messages import listed, new_category_error, warn_user
 from skvae._sklearn import to_numpy
 
 #: The columns of a condition, with their names where they have any.
@@ -69,14 +69,13 @@ class Labels:
         position = {category: i for i, category in enumerate(self.categories.tolist())}
         codes = np.array([position.get(value, -1) for value in values.tolist()], dtype=np.intp)
         if (codes < 0).any():
-            row = int(np.argmax(codes < 0))
-            raise ValueError(
-                f"condition column {self.name!r} has the category {values.tolist()[row]!r} "
-                f"(row {row}), "
-                f"which was not there in fit. The categories are "
-                f"{listed(self.categories.tolist())}. Give one of these, or fit again with "
-                f"rows of the new category; in cross-validation, cv=StratifiedKFold() keeps every "
-                f"category in every fold."
+            raise new_category_error(
+                f"condition column {self.name!r}",
+                values,
+                codes,
+                self.categories,
+                "Give one of these, or fit again with rows of the new category; in "
+                "cross-validation, cv=StratifiedKFold() keeps every category in every fold.",
             )
         return codes
 

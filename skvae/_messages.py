@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import joblib
+import numpy as np
 import sklearn
 import torch
 
@@ -26,6 +27,17 @@ def changed_error(changes: Sequence[str]) -> ValueError:
     return ValueError(
         f"warm_start and partial_fit go on with the model of the last fit, but "
         f"{', '.join(changes)}. Put the parameters back, or start anew: fit with warm_start=False."
+    )
+
+
+def new_category_error(
+    where: str, values: np.ndarray, codes: np.ndarray, categories: np.ndarray, remedy: str
+) -> ValueError:
+    """The first of the values whose code is below 0, and so not among the categories of fit."""
+    row = int(np.argmax(codes < 0))
+    return ValueError(
+        f"{where} has the category {values.tolist()[row]!r} (row {row}), which was not there in "
+        f"fit. The categories are {listed(categories.tolist())}. {remedy}"
     )
 
 

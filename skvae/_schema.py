@@ -26,7 +26,7 @@ from skvae._frames import (
     numbers_of,
     read_columns,
 )
-from skvae._messages import listed
+from skvae._messages import new_category_error
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,14 @@ class Field:
         if unknown == "missing":
             codes[codes < 0] = np.nan
         if (codes < 0).any():
-            row = int(np.argmax(codes < 0))
-            raise ValueError(
-                f"column {self.name!r} of X has the category {values.tolist()[row]!r} (row {row}), "
-                f"which was not there in fit. The categories are "
-                f"{listed(self.categories.tolist())}. Fit again with rows of the new category, "
-                "declare all of them by a categorical dtype before the first fit, or let new ones "
-                "count as missing: handle_unknown='missing'."
+            raise new_category_error(
+                f"column {self.name!r} of X",
+                values,
+                codes,
+                self.categories,
+                "Fit again with rows of the new category, declare all of them by a categorical "
+                "dtype before the first fit, or let new ones count as missing: "
+                "handle_unknown='missing'.",
             )
         return codes
 
