@@ -216,10 +216,11 @@ def fitted_search(
 
 def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) -> dict[str, Any]:
     """All fits at once, as a search has them trained."""
-    vaes, requests = [], []
-    for vae, fold, X, _held_out in fits(grid, arguments.device):
-        vaes.append(vae)
-        requests.append(Request(vae, vae._read(X, reset=True, method="fit")[0], data=fold))
+    every = list(fits(grid, arguments.device))
+    requests = [
+        Request(vae, vae._read(X, reset=True, method="fit")[0], data=fold)
+        for vae, fold, X, _ in every
+    ]
     n_batches = 0
 
     def report(jobs: Sequence[Job], training: Training) -> None:
@@ -228,13 +229,12 @@ def trained_together(grid: Grid, arguments: argparse.Namespace, _: list[float]) 
         n_batches += is_first and not training.is_on_all_rows  # which is of the same batch
 
     seconds = seconds_of(lambda: fit_together(requests, report=report))
-    held_out = [X for *_, X in fits(grid, arguments.device)]
     return {
         "seconds": seconds,
         "n_fits": len(requests),
         "n_batches": n_batches,
-        "epochs": [vae.n_iter_ for vae in vaes],
-        "scores": [vae.score(X) for vae, X in zip(vaes, held_out, strict=True)],
+        "epochs": [vae.n_iter_ for vae, *_ in every],
+        "scores": [vae.score(held_out) for vae, *_, held_out in every],
     }
 
 
