@@ -221,12 +221,11 @@ def _compute(function, arguments, named):
 
 def _on_device(function, arguments, named, result, ours, graph):
     """What came of an operation as tensors of the device."""
-    known = {id(tensor.host): tensor for tensor in ours}
+    if function._schema.is_mutable:  # what was given is what comes back
+        return return_and_correct_aliasing(function, arguments, named, result)
     is_view = _is_view(function)
 
     def wrapped(part):
-        if id(part) in known:
-            return known[id(part)]
         if is_view:  # made in inference mode or not, as what it is a view of
             with torch.inference_mode(ours[0].is_inference()):
                 return DeviceTensor(part, ours[0].memory)
@@ -236,9 +235,7 @@ def _on_device(function, arguments, named, result, ours, graph):
         return tensor
 
     result = _mapped(wrapped, result)
-    if function._schema.is_mutable or is_view:
-        return return_and_correct_aliasing(function, arguments, named, result)
-    return result
+    return return_and_correct_aliasing(function, arguments, named, result) if is_view else result
 
 
 def _check_devices(function, name, arguments, theirs):
@@ -291,7 +288,7 @@ class Graph:
             return function(*arguments, **named)
         if function._schema.is_mutable:
             self.steps.append((function, arguments, named, None))
-            return _written(function, arguments, named)
+            return () if function._schema.returns else None  # which tensors, torch knows
         result = function(*arguments, **named)
         for part in _tensors(result):
             part.fill_(torch.nan if part.is_floating_point() else 0)
@@ -308,18 +305,6 @@ class Graph:
                 if result is not None:
                     for part, new in zip(_tensors(result), _tensors(now), strict=True):
                         part.copy_(new)
-
-
-def _written(function, arguments, named):
-    """The arguments that an operation in place would have given back."""
-    by_alias = {}
-    for position, argument in enumerate(function._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            is_named = position >= len(arguments)
-            value = named.get(argument.name) if is_named else arguments[position]
-            by_alias[frozenset(argument.alias_info.before_set)] = value
-    returned = [by_alias[frozenset(r.alias_info.before_set)] for r in function._schema.returns]
-    return returned[0] if len(returned) == 1 else tuple(returned)
 
 
 @contextlib.contextmanager
