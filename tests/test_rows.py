@@ -6,6 +6,7 @@ They train the same model, to the bit, as the same rows in an array.
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -219,6 +220,9 @@ def test_what_sparse_x_cannot_be():
             vae(likelihood=likelihood).fit(rows)
     with pytest.raises(TypeError, match=r"X is sparse.*condition="):
         ConditionalVAE(condition_columns=[0], **SMALL).fit(rows)
+    frame = pd.DataFrame.sparse.from_spmatrix(rows).add_prefix("x")  # which is read as CSR
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense"):
+        ConditionalVAE(condition_columns=["x0"], **SMALL).fit(frame)
     for value, name in ((np.nan, "NaN"), (np.inf, "infinity")):
         broken = rows.copy()
         broken.data[3] = value
